@@ -1,0 +1,34 @@
+# Every target sets up .venv from the pinned versions on first use, and again only when the pins change.
+PYTHON ?= python3
+PROMPT ?=
+TOKENS ?= 32
+BIN := .venv/bin
+
+.PHONY: sim test lint docs format clean
+
+sim: .venv/sim.stamp ## text from the RTL, each integer checked against the golden model
+	$(BIN)/python -m sterna_sim.demo --prompt "$(PROMPT)" --tokens $(TOKENS)
+
+test: .venv/dev.stamp ## every test
+	$(BIN)/python -m pytest tests -n 2
+
+lint: .venv/dev.stamp ## style, types, and tables of the docs
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+docs: .venv/sim.stamp ## write the tables of docs/program.md from the specification
+	$(BIN)/python -m sterna.spec.tables docs/program.md
+
+format: .venv/dev.stamp ## put the code into the house style
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+clean: ## remove everything that was built
+	rm -rf .venv build
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/sim.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[hw]" && touch $@
+
+.venv/dev.stamp: .venv/sim.stamp
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[hw,train,dev]" && touch $@

@@ -1,0 +1,76 @@
+"""The memory image: program, embedding table, and the numbers that the driver writes into registers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sterna.compiler.program import ProgramWriter
+from sterna.errors import SternaError
+from sterna.model.integer import IntegerModel
+from sterna.model.store import Model
+from sterna.spec.config import HardwareConfig
+
+SEGMENT_ALIGNMENT = 4096
+LOGIT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class MemoryImage:
+    """What goes into the accelerator's memory. Addresses and sizes in bytes, beats of ``beat_bytes``."""
+
+    segments: list[tuple[int, bytes]]
+    program_address: int
+    program_beats: int
+    embed_address: int
+    embed_beats: int
+    logits_address: int
+    vocabulary: int
+    weight_bytes: int  # trits of one token at five a byte, unpadded
+    size: int
+
+
+def compile_model(
+    model: Model | IntegerModel, config: HardwareConfig, *, progress: Callable[[int], None] | None = None
+) -> MemoryImage:
+    """Compile a model for one configuration.
+
+    Args:
+        model: A stored model, or its integer constants.
+        config: The build that will run it.
+        progress: Called with the bytes of each piece as it is made.
+
+    Raises:
+        SternaError: the model does not fit the configuration.
+    """
+    integers = model if isinstance(model, IntegerModel) else IntegerModel.from_model(model)
+    writer = ProgramWriter(integers, config)
+    program = bytearray()
+    for chunk in writer.chunks():
+        program += chunk
+        if progress:
+            progress(len(chunk))
+    vocabulary = integers.geometry.vocab
+    rows = [writer.embedding_row(token) for token in range(vocabulary)]
+    embed_address = _align(len(program))
+    logits_address = _align(embed_address + vocabulary * len(rows[0]))
+    size = _align(logits_address + vocabulary * LOGIT_BYTES)
+    if size > 1 << config.address_width:
+        raise SternaError(
+            f"the image of {size} bytes exceeds the {config.address_width}-bit memory port of {config.name}"
+        )
+    return MemoryImage(
+        segments=[(0, bytes(program)), (embed_address, b"".join(rows))],
+        program_address=0,
+        program_beats=len(program) // config.beat_bytes,
+        embed_address=embed_address,
+        embed_beats=len(rows[0]) // config.beat_bytes,
+        logits_address=logits_address,
+        vocabulary=vocabulary,
+        weight_bytes=integers.weight_bytes,
+        size=size,
+    )
+
+
+def _align(address: int) -> int:
+    return -(-address // SEGMENT_ALIGNMENT) * SEGMENT_ALIGNMENT

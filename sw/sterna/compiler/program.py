@@ -1,0 +1,189 @@
+"""The descriptors of a token, in order, with their payloads (docs/program.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from sterna.compiler.layout import ColumnBlocks, tile_words
+from sterna.errors import SternaError
+from sterna.model.geometry import Geometry
+from sterna.model.integer import IntegerLayer, IntegerModel, IntegerProjection, NormVector
+from sterna.spec.config import HardwareConfig
+from sterna.spec.isa import Opcode, RowOp, encode
+from sterna.spec.numerics import IntArray
+from sterna.spec.packing import unpack
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Element addresses in vector and parameter memory; everything starts on a word of parameters."""
+
+    residual: int
+    work: int  # forget gate, then the output-gate product, then the gated product
+    norm: int
+    weight_norm: int
+    lower_bound: int
+    vector_depth: int
+    param_depth: int
+
+    @classmethod
+    def of(cls, geometry: Geometry, config: HardwareConfig) -> Placement:
+        """Place the vectors of a model.
+
+        Raises:
+            SternaError: one of the build's memories is too small; the sentence names it.
+        """
+        align = config.params_per_word
+        hidden, inner = _round_up(geometry.hidden, align), _round_up(geometry.inner, align)
+        placement = cls(0, hidden, 0, hidden, 2 * hidden, hidden + max(hidden, inner), max(3 * hidden, hidden + inner))
+        widest = max(ColumnBlocks.of(n, config).columns(config) for n in (geometry.hidden, geometry.inner))
+        needs = {
+            "vector_depth": placement.vector_depth,
+            "param_depth": placement.param_depth,
+            "state_depth": geometry.layers * geometry.hidden,
+            "activation_depth": widest,
+        }
+        for name, need in needs.items():
+            if need > getattr(config, name):
+                raise SternaError(
+                    f"the model needs {name} {need}, configuration {config.name} has {getattr(config, name)}: "
+                    "choose a larger configuration"
+                )
+        return placement
+
+
+class ProgramWriter:
+    """Turns an :class:`IntegerModel` into the bytes of the program, descriptor by descriptor."""
+
+    def __init__(self, model: IntegerModel, config: HardwareConfig) -> None:
+        self.model, self.config = model, config
+        self.place = Placement.of(model.geometry, config)
+
+    def embedding_row(self, token: int) -> bytes:
+        """Descriptor and elements of one row of the embedding table, filled to whole words."""
+        descriptor = self._descriptor(
+            opcode=Opcode.EMBED,
+            row_op=RowOp.EMBED,
+            first=1,
+            count=self.model.geometry.hidden,
+            target=self.place.residual,
+            shift=self.model.embed_shift,
+        )
+        elements = self.model.embedding.integers(np.array([token]))[0]
+        return descriptor + self._fill(elements.astype("<i2").tobytes())
+
+    def chunks(self) -> Iterator[bytes]:
+        """The program in pieces, in order; together they are whole words."""
+        place, model, geometry = self.place, self.model, self.model.geometry
+        for index, layer in enumerate(model.layers):
+            yield from self._attention(index, layer)
+            yield from self._mlp(layer)
+        yield from self._sumsq(place.residual, geometry.hidden, model.norm)
+        yield from self._quant(place.residual, model.head)
+        yield from self._matmul(model.head, RowOp.LOGIT)
+        yield self._descriptor(opcode=Opcode.END)
+
+    def _attention(self, index: int, layer: IntegerLayer) -> Iterator[bytes]:
+        place, hidden = self.place, self.model.geometry.hidden
+        state = index * hidden
+        yield from self._sumsq(place.residual, hidden, layer.attn_norm)
+        yield self._load(place.lower_bound, layer.lower_bound)
+        yield from self._quant(place.residual, layer.f)
+        yield from self._matmul(layer.f, RowOp.FORGET, target=place.work, param=place.lower_bound)
+        yield from self._quant(place.residual, layer.i)
+        yield from self._matmul(layer.i, RowOp.RECUR, source=place.work, state=state)
+        yield from self._quant(place.residual, layer.g)
+        yield from self._matmul(layer.g, RowOp.OUTGATE, target=place.work, state=state, shift=layer.product_shift)
+        yield from self._sumsq(place.work, hidden, layer.g_norm)
+        yield from self._quant(place.work, layer.o)
+        yield from self._matmul(layer.o, RowOp.RESIDUAL, source=place.residual, target=place.residual)
+
+    def _mlp(self, layer: IntegerLayer) -> Iterator[bytes]:
+        place, geometry = self.place, self.model.geometry
+        inner = geometry.inner
+        yield from self._sumsq(place.residual, geometry.hidden, layer.mlp_norm)
+        yield from self._quant(place.residual, layer.gate)
+        yield from self._matmul(layer.gate, RowOp.SILU, rows=range(inner), target=place.work)
+        yield from self._matmul(
+            layer.gate,
+            RowOp.MUL,
+            rows=range(inner, 2 * inner),
+            source=place.work,
+            target=place.work,
+            shift=layer.glu_shift,
+        )
+        yield from self._sumsq(place.work, inner, None)
+        yield from self._quant(place.work, layer.down)
+        yield from self._matmul(layer.down, RowOp.RESIDUAL, source=place.residual, target=place.residual)
+
+    def _sumsq(self, source: int, count: int, norm: NormVector | None) -> Iterator[bytes]:
+        if norm is not None:
+            yield self._load(self.place.norm, norm.mantissa)
+        yield self._descriptor(
+            opcode=Opcode.SUMSQ, source=source, count=count, param=self.place.norm, ones=int(norm is None)
+        )
+
+    def _quant(self, source: int, projection: IntegerProjection) -> Iterator[bytes]:
+        constants = projection.constants
+        yield self._load(self.place.weight_norm, projection.weight_norm)
+        yield self._descriptor(
+            opcode=Opcode.QUANT,
+            source=source,
+            count=projection.columns,
+            param=self.place.weight_norm,
+            eps_mantissa=constants.eps_mantissa,
+            eps_shift=constants.eps_shift,
+            eps_const=constants.eps_const,
+            scale_mantissa=constants.mantissa,
+            scale_exponent=constants.exponent,
+        )
+
+    def _matmul(
+        self,
+        projection: IntegerProjection,
+        row_op: RowOp,
+        *,
+        rows: range | None = None,
+        source: int = 0,
+        target: int = 0,
+        param: int = 0,
+        state: int = 0,
+        shift: int = 0,
+    ) -> Iterator[bytes]:
+        rows = rows or range(projection.rows)
+        cut = ColumnBlocks.of(projection.columns, self.config)
+        for start in range(0, len(rows), self.config.tile_rows):
+            tile = rows[start : start + self.config.tile_rows]
+            trits = unpack(np.asarray(projection.packed[tile.start : tile.stop]), projection.columns)
+            yield self._descriptor(
+                opcode=Opcode.MATMUL,
+                row_op=row_op,
+                first=int(start == 0),
+                count=len(tile),
+                source=source + start,
+                target=target + start,
+                param=param + start,
+                state=state + start,
+                blocks=cut.blocks,
+                tails=cut.tails,
+                shift=shift,
+            )
+            yield tile_words(trits, self.config).tobytes()
+
+    def _load(self, target: int, values: IntArray) -> bytes:
+        payload = self._fill((values & 0xFFFF).astype("<u2").tobytes())
+        words = len(payload) // self.config.word_bytes
+        return self._descriptor(opcode=Opcode.LOAD, count=words, target=target) + payload
+
+    def _descriptor(self, **fields: int) -> bytes:
+        return self._fill(encode(**fields))
+
+    def _fill(self, data: bytes) -> bytes:
+        return data + bytes(-len(data) % self.config.word_bytes)

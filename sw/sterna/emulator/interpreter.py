@@ -1,0 +1,175 @@
+"""Runs the descriptors of a program on NumPy memories: the instruction set of docs/program.md, executable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sterna.golden import rows
+from sterna.spec import isa, numerics, packing
+from sterna.spec.config import HardwareConfig
+from sterna.spec.isa import Opcode, RowOp
+from sterna.spec.numerics import IntArray, QuantiserScalars, ScaleConstants
+from sterna.spec.registers import ErrorCause
+
+_FEEDS_S2 = {RowOp.EMBED, RowOp.OUTGATE, RowOp.RESIDUAL}
+
+
+class ProgramError(Exception):
+    """The program made the accelerator stop; ``cause`` is what ERROR_CAUSE would show."""
+
+    def __init__(self, cause: ErrorCause) -> None:
+        super().__init__(cause.name)
+        self.cause = cause
+
+
+@dataclass
+class TokenResult:
+    """What one token left behind: logits int64 [V], every row result in order, rows clamped."""
+
+    logits: IntArray
+    trace: list[IntArray]
+    saturations: int
+
+
+class _Stream:
+    """The words of a segment list, taken in order."""
+
+    def __init__(self, data: npt.NDArray[np.uint8], word_bytes: int) -> None:
+        self._words = data.reshape(-1, word_bytes)
+        self._next = 0
+
+    def take(self, count: int) -> npt.NDArray[np.uint8]:
+        if self._next + count > len(self._words):
+            raise ProgramError(ErrorCause.STREAM_END)
+        self._next += count
+        return self._words[self._next - count : self._next]
+
+
+class Interpreter:
+    """Vector, state, parameter and activation memory of one build, and the operations on them."""
+
+    def __init__(self, config: HardwareConfig) -> None:
+        self.config = config
+        self.vector = np.zeros(config.vector_depth, np.int64)
+        self.state = np.zeros(config.state_depth, np.int64)
+        self.params = np.zeros(config.param_depth, np.int64)  # as unsigned 16 bits
+        self.activations = np.zeros(config.activation_depth, np.int64)
+        self.s1 = self.s2 = 0
+        self.scale = QuantiserScalars(0, 0, 0, 0)
+
+    def run(self, data: npt.NDArray[np.uint8], *, fresh: bool) -> TokenResult:
+        """Run one token.
+
+        Args:
+            data: uint8, the bytes of the stream: embedding row, then program.
+            fresh: The recurrent state counts as zero.
+
+        Raises:
+            ProgramError: an illegal descriptor, an invalid trit code, or no END.
+        """
+        stream = _Stream(data, self.config.word_bytes)
+        result = TokenResult(np.zeros(0, np.int64), [], 0)
+        while True:
+            d = isa.decode(stream.take(self.config.descriptor_words).tobytes())
+            match d["opcode"]:
+                case Opcode.LOAD:
+                    values = stream.take(d["count"]).reshape(-1).view("<u2").astype(np.int64)
+                    self.params[d["target"] : d["target"] + len(values)] = values
+                case Opcode.EMBED:
+                    words = stream.take(-(-d["count"] // self.config.params_per_word))
+                    elements = words.reshape(-1).view("<i2")[: d["count"]].astype(np.int64)
+                    self._rows(d, elements, 1 << numerics.EMBED_MANTISSA_BITS, d["shift"], fresh, result)
+                case Opcode.SUMSQ:
+                    w = self.vector[d["source"] : d["source"] + d["count"]]
+                    if not d["ones"]:
+                        w = numerics.round_shift(w * self._signed_params(d), numerics.PARAM_WIDTH - 1)
+                    self.s1 = int(rows.squares(w))
+                case Opcode.QUANT:
+                    self._quant(d)
+                case Opcode.MATMUL:
+                    sums = self._matmul(d, stream)
+                    self._rows(d, sums, self.scale.scale_mantissa, self.scale.scale_shift, fresh, result)
+                case Opcode.END:
+                    return result
+                case _:
+                    raise ProgramError(ErrorCause.BAD_OPCODE)
+
+    def _signed_params(self, d: dict[str, int]) -> IntArray:
+        return self.params[d["param"] : d["param"] + d["count"]].astype(np.uint16).view(np.int16).astype(np.int64)
+
+    def _quant(self, d: dict[str, int]) -> None:
+        product = self.vector[d["source"] : d["source"] + d["count"]] * self._signed_params(d)
+        constants = ScaleConstants(
+            eps_mantissa=d["eps_mantissa"],
+            eps_shift=d["eps_shift"],
+            eps_const=d["eps_const"],
+            mantissa=d["scale_mantissa"],
+            exponent=d["scale_exponent"],
+        )
+        self.scale = numerics.quantiser_scalars(int(np.max(np.abs(product))), self.s1, self.s2, constants)
+        self.activations[:] = 0
+        self.activations[: d["count"]] = numerics.quantise(product, self.scale.exponent, self.scale.reciprocal)
+
+    def _matmul(self, d: dict[str, int], stream: _Stream) -> IntArray:
+        """Row sums int64 [count]: tail blocks, then full blocks, as TernaryLanes takes them."""
+        lanes, count = self.config.lanes, d["count"]
+        sums = np.zeros(count, np.int64)
+        base = d["blocks"] * lanes
+        shared_rows = [2 << i for i in range(4) if d["tails"] >> i & 1]
+        for shared, start in [*_bases(shared_rows, base, lanes), *((1, b * lanes) for b in range(d["blocks"]))]:
+            width = lanes // shared
+            words = stream.take(-(-count // shared))
+            if words.max(initial=0) >= packing.CODES:
+                raise ProgramError(ErrorCause.BAD_TRIT)
+            trits = packing.code_table()[words.reshape(-1, self.config.word_bytes // shared)]
+            # Byte g, trit k of a segment is column k*s + g.
+            x = self.activations[start : start + width].reshape(packing.TRITS_PER_BYTE, -1)
+            sums += np.einsum("rgk,kg->r", trits, x)[:count]
+        return sums
+
+    def _rows(
+        self, d: dict[str, int], sums: IntArray, mantissa: int, shift: int, fresh: bool, result: TokenResult
+    ) -> None:
+        """The row operation of a descriptor on all its rows."""
+        count, op = d["count"], RowOp(d["row_op"])
+        y, clamped = numerics.scale_rows(sums, mantissa, shift)
+        operand = self.vector[d["source"] : d["source"] + count]
+        state = self.state[d["state"] : d["state"] + count]
+        if op in _FEEDS_S2 and d["first"]:
+            self.s2 = 0
+        out, clamped_out = y, clamped
+        match op:
+            case RowOp.FORGET:
+                out = rows.forget(y, self.params[d["param"] : d["param"] + count])
+            case RowOp.RECUR:
+                out, clamped_out = rows.recur(y, operand, state * (not fresh))
+            case RowOp.OUTGATE:
+                out, clamped_out = rows.outgate(y, state, d["shift"])
+            case RowOp.SILU:
+                out = rows.gate_silu(y)
+            case RowOp.MUL:
+                out, clamped_out = rows.multiply(y, operand, d["shift"])
+            case RowOp.RESIDUAL:
+                out, clamped_out = rows.residual(y, operand)
+        if op in _FEEDS_S2:
+            self.s2 += int(rows.squares(y if op is RowOp.OUTGATE else out))
+        if op is RowOp.RECUR:
+            self.state[d["state"] : d["state"] + count] = out
+        elif op is RowOp.LOGIT:
+            result.logits = out if d["first"] else np.concatenate([result.logits, out])
+        else:
+            self.vector[d["target"] : d["target"] + count] = out
+        result.trace.append(out)
+        result.saturations += int(np.count_nonzero(clamped | clamped_out))
+
+
+def _bases(shared_rows: list[int], base: int, lanes: int) -> list[tuple[int, int]]:
+    """(rows per word, first column) of each tail block."""
+    blocks = []
+    for shared in shared_rows:
+        blocks.append((shared, base))
+        base += lanes // shared
+    return blocks

@@ -1,0 +1,77 @@
+"""Chooses the binary points that depend on the data: residual, output-gate product, gated product."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TypedDict
+
+import numpy as np
+
+from sterna.golden.model import GoldenModel, Trace
+from sterna.model.store import Model
+from sterna.spec.numerics import VALUE_WIDTH, IntArray
+
+HEADROOM_BITS = 3  # eight times the largest value seen
+MIN_FRAC, MAX_FRAC = 2, 16
+_ROUNDS = 4
+
+
+class BinaryPoints(TypedDict):
+    """Fractional bits of the residual, and of the two products of each layer."""
+
+    residual_frac: int
+    product_frac: list[int]
+    glu_frac: list[int]
+
+
+def calibrate(model: Model, *, ids: IntArray | None = None) -> BinaryPoints:
+    """Binary points such that the largest value seen uses an eighth of the range.
+
+    Args:
+        model: A stored model; its present binary points are where the search starts.
+        ids: Token ids int64 [sequences, tokens] to look at; by default 8 sequences of 48 uniformly random ids.
+
+    Returns:
+        The binary points; the lists have an entry a layer.
+    """
+    if ids is None:
+        ids = np.random.default_rng(0).integers(0, model.geometry.vocab, (8, 48))
+    chosen = _choose(model, ids)
+    for _ in range(_ROUNDS):
+        previous, model = chosen, _with_fracs(model, chosen)
+        chosen = _choose(model, ids)
+        if chosen == previous:
+            break
+    return chosen
+
+
+def _choose(model: Model, ids: IntArray) -> BinaryPoints:
+    golden = GoldenModel(model, batch=len(ids))
+    largest: dict[str, int] = {}
+    for column in ids.T:
+        trace = Trace()
+        golden.step(column, trace=trace)
+        for name, values in trace.results:
+            largest[name] = max(largest.get(name, 0), int(np.max(np.abs(values))))
+    residual = max(value for name, value in largest.items() if name == "embedding" or name.endswith("residual"))
+    layers = range(len(model.layers))
+    return {
+        "residual_frac": _frac(residual, model.residual_frac),
+        "product_frac": [_frac(largest[f"layer {n} output gate"], model.layers[n].product_frac) for n in layers],
+        "glu_frac": [_frac(largest[f"layer {n} gated"], model.layers[n].glu_frac) for n in layers],
+    }
+
+
+def _frac(largest: int, frac: int) -> int:
+    """Fractional bits that leave the headroom above ``largest``, an integer of ``frac`` fractional bits."""
+    whole_bits = math.frexp(max(largest, 1) / (1 << frac))[1]
+    return min(max(VALUE_WIDTH - 1 - HEADROOM_BITS - whole_bits, MIN_FRAC), MAX_FRAC)
+
+
+def _with_fracs(model: Model, chosen: BinaryPoints) -> Model:
+    layers = tuple(
+        dataclasses.replace(layer, product_frac=product, glu_frac=glu)
+        for layer, product, glu in zip(model.layers, chosen["product_frac"], chosen["glu_frac"], strict=True)
+    )
+    return dataclasses.replace(model, residual_frac=chosen["residual_frac"], layers=layers)

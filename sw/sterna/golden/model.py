@@ -1,0 +1,161 @@
+"""A whole token in integers, as docs/numerics.md writes it, for a batch of independent sequences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from sterna.errors import SternaError
+from sterna.golden import rows
+from sterna.model.integer import IntegerModel, IntegerProjection, NormVector
+from sterna.model.store import Model
+from sterna.spec import numerics, packing
+from sterna.spec.numerics import BoolArray, IntArray
+
+# A row sum is exact in float32 while |sum| <= 127 * columns < 2**24, and BLAS is far faster than integer loops.
+_EXACT_IN_FLOAT32 = (1 << 24) // numerics.Q_MAX
+
+
+@dataclass
+class Trace:
+    """What a token produced, in program order, and what was clamped or came largest.
+
+    ``results`` holds (name, int64 [batch, rows]); names are "embedding", "layer 3 f", ..., "logits".
+    """
+
+    results: list[tuple[str, IntArray]] = field(default_factory=list)
+    saturations: int = 0
+
+    def add(self, name: str, values: IntArray, clamped: BoolArray | None = None) -> None:
+        """Record the results of one descriptor and where they were clamped."""
+        self.results.append((name, values))
+        if clamped is not None:
+            self.saturations += int(np.count_nonzero(clamped))
+
+
+@dataclass
+class _Quantised:
+    """A projection's input: activations [batch, columns] and the scale of each sequence [batch, 1]."""
+
+    q: IntArray
+    mantissa: IntArray
+    shift: IntArray
+
+
+class GoldenModel:
+    """The integer model. State is carried from :meth:`step` to :meth:`step` until :meth:`reset`.
+
+    Args:
+        model: A stored model, or its integer constants.
+        batch: Independent sequences that run side by side.
+    """
+
+    def __init__(self, model: Model | IntegerModel, *, batch: int = 1) -> None:
+        self.model = model if isinstance(model, IntegerModel) else IntegerModel.from_model(model)
+        self.batch = batch
+        self._trits: dict[int, npt.NDArray[np.float32]] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all sequences."""
+        geometry = self.model.geometry
+        self.state: IntArray = np.zeros((geometry.layers, self.batch, geometry.hidden), np.int64)
+
+    def step(self, tokens: npt.ArrayLike, *, trace: Trace | None = None) -> IntArray:
+        """Run one token of each sequence.
+
+        Args:
+            tokens: Token ids, int [batch].
+            trace: Filled with every row result of the token when given.
+
+        Returns:
+            Logits, int64 [batch, vocab], 14 fractional bits.
+        """
+        m, geometry = self.model, self.model.geometry
+        ids = np.asarray(tokens, np.int64).reshape(self.batch)
+        if ids.min() < 0 or ids.max() >= geometry.vocab:
+            raise SternaError(f"token id {ids.tolist()} is outside the vocabulary of {geometry.vocab}")
+        trace = trace or Trace()
+
+        elements = m.embedding.integers(ids).astype(np.int64)
+        x, clamped = numerics.scale_rows(elements, 1 << numerics.EMBED_MANTISSA_BITS, m.embed_shift)
+        trace.add("embedding", x, clamped)
+        for index, layer in enumerate(m.layers):
+            name = f"layer {index}"
+            s1, s2 = _sum_of_squares(x, layer.attn_norm), rows.squares(x)
+            y, clamped = self._rows(layer.f, self._quantise(x, layer.f, s1, s2))
+            f = rows.forget(y, layer.lower_bound)
+            trace.add(f"{name} f", f, clamped)
+            y, clamped = self._rows(layer.i, self._quantise(x, layer.i, s1, s2))
+            h, clamped_h = rows.recur(y, f, self.state[index])
+            trace.add(f"{name} state", h, clamped | clamped_h)
+            self.state[index] = h
+            y, clamped = self._rows(layer.g, self._quantise(x, layer.g, s1, s2))
+            w, clamped_w = rows.outgate(y, h, layer.product_shift)
+            trace.add(f"{name} output gate", w, clamped | clamped_w)
+
+            quantised = self._quantise(w, layer.o, _sum_of_squares(w, layer.g_norm), rows.squares(y))
+            y, clamped = self._rows(layer.o, quantised)
+            x, clamped_x = rows.residual(y, x)
+            trace.add(f"{name} attention residual", x, clamped | clamped_x)
+
+            quantised = self._quantise(x, layer.gate, _sum_of_squares(x, layer.mlp_norm), rows.squares(x))
+            y, clamped = self._rows(layer.gate, quantised)
+            gate, up = np.split(y, 2, axis=-1)
+            gate = rows.gate_silu(gate)
+            product, clamped_product = rows.multiply(up, gate, layer.glu_shift)
+            clamped_gate, clamped_up = np.split(clamped, 2, axis=-1)
+            trace.add(f"{name} gate", gate, clamped_gate)
+            trace.add(f"{name} gated", product, clamped_up | clamped_product)
+
+            quantised = self._quantise(product, layer.down, rows.squares(product), rows.squares(x))
+            y, clamped = self._rows(layer.down, quantised)
+            x, clamped_x = rows.residual(y, x)
+            trace.add(f"{name} residual", x, clamped | clamped_x)
+
+        quantised = self._quantise(x, m.head, _sum_of_squares(x, m.norm), rows.squares(x))
+        logits, clamped = self._rows(m.head, quantised)
+        trace.add("logits", logits, clamped)
+        return logits
+
+    def _quantise(self, w: IntArray, projection: IntegerProjection, s1: IntArray, s2: IntArray) -> _Quantised:
+        """QUANT: w int64 [batch, columns], sums of squares [batch]."""
+        product = w * projection.weight_norm
+        largest = np.max(np.abs(product), axis=-1)
+        scalars = [
+            numerics.quantiser_scalars(int(top), int(a), int(b), projection.constants)
+            for top, a, b in zip(largest, s1, s2, strict=True)
+        ]
+
+        def column(values: list[int]) -> IntArray:
+            return np.array(values, np.int64)[:, None]
+
+        return _Quantised(
+            q=numerics.quantise(
+                product, column([s.exponent for s in scalars]), column([s.reciprocal for s in scalars])
+            ),
+            mantissa=column([s.scale_mantissa for s in scalars]),
+            shift=column([s.scale_shift for s in scalars]),
+        )
+
+    def _rows(self, projection: IntegerProjection, x: _Quantised) -> tuple[IntArray, BoolArray]:
+        """MATMUL and scale: y int64 [batch, rows] and where it was clamped."""
+        if projection.columns > _EXACT_IN_FLOAT32:
+            raise SternaError(f"a projection of {projection.columns} columns exceeds the 24-bit row sum")
+        sums = (x.q.astype(np.float32) @ self._matrix(projection)).astype(np.int64)
+        return numerics.scale_rows(sums, x.mantissa, x.shift)
+
+    def _matrix(self, projection: IntegerProjection) -> npt.NDArray[np.float32]:
+        """Trits as float32 [columns, rows], unpacked once."""
+        key = id(projection)
+        if key not in self._trits:
+            trits = packing.unpack(np.asarray(projection.packed), projection.columns)
+            self._trits[key] = np.ascontiguousarray(trits.T, np.float32)
+        return self._trits[key]
+
+
+def _sum_of_squares(w: IntArray, norm: NormVector) -> IntArray:
+    """SUMSQ: S1 of w times its norm weights, int64 [batch]."""
+    return rows.squares(numerics.round_shift(w * norm.mantissa, numerics.PARAM_WIDTH - 1))

@@ -1,0 +1,147 @@
+"""The geometry of one build of the accelerator: a frozen dataclass and its named presets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+from sterna.errors import SternaError
+from sterna.spec.isa import DESCRIPTOR_BYTES, ISA_VERSION
+from sterna.spec.packing import TRITS_PER_BYTE
+
+
+def _power_of_two(value: int) -> bool:
+    return value > 0 and value & (value - 1) == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardwareConfig:
+    """What is fixed when the gateware is generated. Model geometry is not: it comes with the program.
+
+    One *word* is what the lanes take in a cycle: ``word_bytes`` bytes of five trits. One *beat* is what the memory
+    port gives in a cycle. A word of more than one beat leaves the lanes time to catch up after a vector phase.
+    """
+
+    name: str
+    beat_bytes: int  # memory data width; a power of two
+    word_bytes: int  # lane groups; a power of two, a multiple of beat_bytes
+    vector_width: int  # elements a cycle in vector passes; a power of two, at most word_bytes // 2
+    slots: int = 1  # sequences that share a pass over the weights
+    tile_rows: int  # rows whose partial sums are held at once
+    max_rows_per_word: int = 4  # most rows that share a word in a tail block; a power of two, 1 for no tail blocks
+    activation_depth: int  # elements of the quantised activation memory
+    vector_depth: int  # elements of vector memory (residual, gates, products)
+    param_depth: int  # elements of parameter memory (norm weights)
+    state_depth: int  # elements of recurrent state, all layers
+    prefetch_words: int  # words buffered between memory and lanes
+    burst_beats: int = 64  # longest AXI burst
+    outstanding: int = 8  # AXI read bursts in flight
+    address_width: int = 32  # byte address of the memory port
+
+    def __post_init__(self) -> None:
+        for field in ("beat_bytes", "word_bytes", "vector_width", "max_rows_per_word"):
+            if not _power_of_two(getattr(self, field)):
+                value = getattr(self, field)
+                raise SternaError(f"configuration {self.name}: {field} must be a power of two, not {value}")
+        checks = {
+            "beat_bytes must be 4..128": 4 <= self.beat_bytes <= 128,
+            "word_bytes must be a multiple of beat_bytes": self.word_bytes % self.beat_bytes == 0,
+            "word_bytes must be at least 8": self.word_bytes >= 8,
+            "vector_width must be at most word_bytes / 2": self.vector_width <= self.word_bytes // 2,
+            "max_rows_per_word must be at most word_bytes": self.max_rows_per_word <= self.word_bytes,
+            "slots must be 1 (more are not built yet)": self.slots == 1,
+            "burst_beats must be 1..256": 1 <= self.burst_beats <= 256,
+            "burst_beats must fit 4096 bytes": self.burst_beats * self.beat_bytes <= 4096,
+            "prefetch must hold a burst": self.prefetch_words * self.word_bytes >= self.burst_beats * self.beat_bytes,
+        }
+        for text, holds in checks.items():
+            if not holds:
+                raise SternaError(f"configuration {self.name}: {text}")
+
+    @property
+    def lanes(self) -> int:
+        """Trits accumulated a cycle."""
+        return self.word_bytes * TRITS_PER_BYTE
+
+    @property
+    def beats_per_word(self) -> int:
+        """Memory beats that make a word."""
+        return self.word_bytes // self.beat_bytes
+
+    @property
+    def descriptor_words(self) -> int:
+        """Words that a descriptor takes in the stream (zero-filled to whole words)."""
+        return -(-DESCRIPTOR_BYTES // self.word_bytes)
+
+    @property
+    def params_per_word(self) -> int:
+        """16-bit parameters (or embedding elements) in a word."""
+        return self.word_bytes // 2
+
+    def canonical(self) -> str:
+        """The configuration and the interface version as JSON, the input of :attr:`hash`."""
+        return json.dumps({"isa": ISA_VERSION, **asdict(self)}, sort_keys=True)
+
+    @property
+    def hash(self) -> int:
+        """32 bits that the CONFIG_HASH register shows; host and gateware must agree."""
+        return int.from_bytes(hashlib.sha256(self.canonical().encode()).digest()[:4], "big")
+
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        HardwareConfig(
+            name="sim-tiny",
+            beat_bytes=8,
+            word_bytes=8,
+            vector_width=2,
+            tile_rows=64,
+            max_rows_per_word=4,
+            activation_depth=1024,
+            vector_depth=1024,
+            param_depth=1024,
+            state_depth=512,
+            prefetch_words=128,
+            burst_beats=16,
+            outstanding=4,
+        ),
+        HardwareConfig(
+            name="sim-small",
+            beat_bytes=16,
+            word_bytes=32,
+            vector_width=4,
+            tile_rows=2048,
+            activation_depth=4096,
+            vector_depth=8192,
+            param_depth=8192,
+            state_depth=8192,
+            prefetch_words=1024,
+            burst_beats=64,
+            outstanding=8,
+        ),
+        HardwareConfig(
+            name="ecpix5",
+            beat_bytes=16,
+            word_bytes=16,
+            vector_width=4,
+            tile_rows=2048,
+            activation_depth=8192,
+            vector_depth=16384,
+            param_depth=16384,
+            state_depth=49152,
+            prefetch_words=2048,
+            burst_beats=64,
+            outstanding=8,
+        ),
+    )
+}
+
+
+def preset(name: str) -> HardwareConfig:
+    """The preset called ``name``; a clear error lists those there are."""
+    try:
+        return PRESETS[name]
+    except KeyError:
+        raise SternaError(f"there is no configuration {name!r}; choose one of {', '.join(PRESETS)}") from None

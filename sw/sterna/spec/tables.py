@@ -1,0 +1,76 @@
+"""Writes the tables of docs/program.md from the specification: ``python -m sterna.spec.tables docs/program.md``."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sterna.spec import isa, registers
+from sterna.spec.config import PRESETS
+
+
+def _table(header: tuple[str, ...], lines: Sequence[tuple[str, ...]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, tuple("---" for _ in header), *lines))
+
+
+def descriptor_table() -> str:
+    """Fields of a descriptor."""
+    lines = [(f"{f.offset}", f"{f.width}{' signed' * f.signed}", f"`{f.name}`", f.doc) for f in isa.FIELDS]
+    return _table(("bit", "width", "field", "meaning"), lines)
+
+
+def opcode_table() -> str:
+    """Opcodes and row operations with their numbers."""
+    lines = [(str(op.value), f"`{op.name}`") for op in isa.Opcode]
+    rows = [(str(op.value), f"`{op.name}`") for op in isa.RowOp]
+    return _table(("opcode", "name"), lines) + "\n\n" + _table(("row_op", "name"), rows)
+
+
+def register_table() -> str:
+    """The register map."""
+    lines = [(f"0x{r.offset:02X}", f"`{r.name}`", r.access.value, r.doc) for r in registers.REGISTERS]
+    return _table(("offset", "register", "access", "meaning"), lines)
+
+
+def bit_table() -> str:
+    """Bits of CONTROL and STATUS, values of ERROR_CAUSE."""
+    bits = [
+        (f"`{flags.__name__.upper()}`", str(flag.bit_length() - 1), f"`{flag.name}`")
+        for flags in (registers.Control, registers.Status)
+        for flag in flags
+    ]
+    causes = [(str(cause.value), f"`{cause.name}`", registers.ERROR_TEXT[cause]) for cause in registers.ErrorCause]
+    return _table(("register", "bit", "name"), bits) + "\n\n" + _table(("ERROR_CAUSE", "name", "meaning"), causes)
+
+
+def preset_table() -> str:
+    """The named configurations."""
+    names = list(PRESETS["sim-small"].__dataclass_fields__)[1:]
+    lines = [(f"`{name}`", *(str(getattr(preset, name)) for preset in PRESETS.values())) for name in names]
+    return _table(("parameter", *(f"`{name}`" for name in PRESETS)), lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "descriptor": descriptor_table,
+    "opcodes": opcode_table,
+    "registers": register_table,
+    "bits": bit_table,
+    "presets": preset_table,
+}
+
+
+def render(text: str) -> str:
+    """``text`` with the part between each ``<!-- NAME -->`` and ``<!-- end -->`` made anew."""
+
+    def fill(match: re.Match[str]) -> str:
+        return f"<!-- {match[1]} -->\n{TABLES[match[1]]()}\n<!-- end -->"
+
+    return re.sub(r"<!-- (\w+) -->\n.*?<!-- end -->", fill, text, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        path = Path(name)
+        path.write_text(render(path.read_text()))
