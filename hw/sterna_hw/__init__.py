@@ -1,0 +1,1 @@
+"""Amaranth gateware of the Sterna accelerator; :class:`sterna_hw.accelerator.Accelerator` is the top."""

@@ -1,0 +1,106 @@
+"""Signatures and payloads that more than one component uses; widths come from the specification."""
+
+from __future__ import annotations
+
+from amaranth import signed, unsigned
+from amaranth.hdl import ShapeLike
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+from sterna.spec import isa, numerics
+from sterna.spec.config import HardwareConfig
+
+
+class MemoryRead(wiring.Signature):
+    """Read port from the reader's side: ``data`` belongs to the ``address`` of the last cycle with ``enable``.
+
+    Latency one cycle; ``data`` is held while ``enable`` is low.
+    """
+
+    def __init__(self, depth: int, shape: ShapeLike) -> None:
+        super().__init__({"address": Out(ceil_log2(depth)), "enable": Out(1), "data": In(shape)})
+
+
+class MemoryWrite(wiring.Signature):
+    """Write port from the writer's side: ``data`` is stored at ``address`` in a cycle with ``enable``."""
+
+    def __init__(self, depth: int, shape: ShapeLike) -> None:
+        super().__init__({"address": Out(ceil_log2(depth)), "enable": Out(1), "data": Out(shape)})
+
+
+def word_shape(config: HardwareConfig) -> data.ArrayLayout:
+    """One word of the stream: ``word_bytes`` bytes, byte 0 (lowest address) first."""
+    return data.ArrayLayout(unsigned(8), config.word_bytes)
+
+
+def segment(config: HardwareConfig) -> data.StructLayout:
+    """A stretch of memory to stream: byte address (a multiple of the beat) and length in beats."""
+    return data.StructLayout({"address": config.address_width, "beats": 32})
+
+
+def logit(config: HardwareConfig) -> data.StructLayout:
+    """One logit a slot; ``last`` marks the last of a descriptor."""
+    return data.StructLayout({"values": row_values(config), "last": 1})
+
+
+def row_sum(config: HardwareConfig) -> data.StructLayout:
+    """A finished row: one accumulator a slot; ``last`` marks the last row of a job."""
+    return data.StructLayout({"sums": data.ArrayLayout(signed(numerics.ACC_WIDTH), config.slots), "last": 1})
+
+
+def row_values(config: HardwareConfig) -> data.ArrayLayout:
+    """One element of a result vector: a 24-bit value a slot."""
+    return data.ArrayLayout(signed(numerics.VALUE_WIDTH), config.slots)
+
+
+def lanes_job() -> data.StructLayout:
+    """What the lanes need to know of a MATMUL."""
+    fields = isa.FIELDS_BY_NAME
+    return data.StructLayout(
+        {"rows": fields["count"].width, "blocks": fields["blocks"].width, "tails": fields["tails"].width}
+    )
+
+
+def row_job() -> data.StructLayout:
+    """What the epilogue needs to know of a MATMUL or EMBED."""
+    fields = isa.FIELDS_BY_NAME
+    return data.StructLayout(
+        {
+            "row_op": isa.RowOp,
+            "first": 1,
+            "fresh": 1,  # the recurrent state counts as zero
+            "source": fields["source"].width,
+            "target": fields["target"].width,
+            "param": fields["param"].width,
+            "state": fields["state"].width,
+            "shift": fields["shift"].width,
+        }
+    )
+
+
+def row_scale(config: HardwareConfig) -> data.ArrayLayout:
+    """The scale of the row sums, one a slot."""
+    scale = data.StructLayout({"mantissa": numerics.SCALE_MANTISSA_BITS, "shift": 6})
+    return data.ArrayLayout(scale, config.slots)
+
+
+def vector_job() -> data.StructLayout:
+    """What the vector unit needs to know of a SUMSQ or QUANT."""
+    fields = isa.FIELDS_BY_NAME
+    return data.StructLayout(
+        {
+            "quantise": 1,  # QUANT, else SUMSQ
+            "ones": 1,
+            **{
+                name: fields[name].width
+                for name in ("count", "source", "param", "eps_mantissa", "eps_shift", "eps_const")
+            },
+            "scale_mantissa": fields["scale_mantissa"].width,
+            "scale_exponent": signed(fields["scale_exponent"].width),
+        }
+    )
+
+
+def word_stream(config: HardwareConfig) -> stream.Signature:
+    """The stream between memory and everything that eats it."""
+    return stream.Signature(word_shape(config))

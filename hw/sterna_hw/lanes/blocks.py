@@ -1,0 +1,188 @@
+"""The column blocks of a job in stream order, and the walk that fills the tables of one block: control, no data."""
+
+from __future__ import annotations
+
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for, ceil_log2, exact_log2
+from sterna.spec import packing
+from sterna.spec.config import HardwareConfig
+
+from sterna_hw.interfaces import lanes_job
+
+CODE_BITS = 8
+TABLE_ADDRESS_BITS = CODE_BITS + 1  # the top bit is the half
+WALK_STEPS = packing.CODES - 1 + packing.TRITS_PER_BYTE  # five subtractions make code 0, then one step a code
+BUILD_CYCLES = WALK_STEPS + 3  # fewest cycles from the start of one block to the start of the next
+
+
+def ranks(config: HardwareConfig) -> int:
+    """Number of block kinds: a block of rank r has ``2**r`` rows a word; rank 0 is a full block."""
+    return exact_log2(config.max_rows_per_word) + 1
+
+
+def column_block(config: HardwareConfig) -> data.StructLayout:
+    """A column block whose tables are built."""
+    return data.StructLayout(
+        {
+            "rank": bits_for(ranks(config) - 1),
+            "half": 1,  # of the tables
+            "fresh": 1,  # the first of its job: sums start from zero
+            "final": 1,  # the last of its job: rows leave
+        }
+    )
+
+
+def build_step(config: HardwareConfig) -> data.StructLayout:
+    """What every table does with the activation row that is on the memory's output in this cycle.
+
+    A row is cut into ``max_rows_per_word`` units; unit u of the operand is unit ``start | (u & spread)`` of the row.
+    That is the row itself for a full block, and one chunk repeated P times for a tail block.
+    """
+    units = ranks(config) - 1
+    return data.StructLayout(
+        {
+            "valid": 1,  # add; else the running sum returns to zero
+            "subtract": 1,
+            "write": 1,  # the new running sum is an entry
+            "address": TABLE_ADDRESS_BITS,
+            "start": units,
+            "spread": units,
+        }
+    )
+
+
+_WALK_STEP = data.StructLayout({"code": CODE_BITS, "place": 3, "subtract": 1, "write": 1})
+
+
+def _walk() -> list[dict[str, int]]:
+    """The contents of the walk ROM."""
+    lead = [(place, True, 0) for place in range(packing.TRITS_PER_BYTE)]
+    return [
+        {"code": code, "place": place, "subtract": subtract, "write": number >= len(lead) - 1}
+        for number, (place, subtract, code) in enumerate(lead + packing.gray_walk())
+    ]
+
+
+class BlockBuilder(wiring.Component):
+    """Goes through the column blocks of a job: tail blocks by rising rank, then full blocks; builds and offers each.
+
+    A job is taken while the builder is idle, and the build starts in the next cycle. A build issues one step of the
+    walk a cycle for :data:`WALK_STEPS` cycles. The step of cycle c reads the ROM; its activation address is out in
+    c+1, ``step`` in c+2 (with the activations), the table entry is written in c+4. A block is offered on ``blocks``
+    from 249 cycles after the first step, which is two cycles before the last write: the words of the block must not
+    reach the tables earlier than two cycles after it is taken. The next build starts the cycle after, in the other
+    half. So blocks start at least :data:`BUILD_CYCLES` apart.
+
+    The activation rows of a block: with U = ``max_rows_per_word`` units in a row and ``stride`` = U / 2**rank, place k
+    of a block starts at unit ``base + k * stride``; ``base`` grows by ``5 * stride`` a block and starts at 0 for full
+    blocks and at ``5 * U * blocks``, the end of the full blocks, for tail blocks.
+
+    Bits of ``tails`` beyond ``max_rows_per_word`` are ignored: the compiler never sets them. ``blocks`` is at least 1.
+    """
+
+    def __init__(self, *, config: HardwareConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "job": In(stream.Signature(lanes_job())),
+                "blocks": Out(stream.Signature(column_block(config))),
+                "address": Out(ceil_log2(config.activation_depth // config.word_bytes)),
+                "enable": Out(1),
+                "step": Out(build_step(config)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """Build the module."""
+        m = Module()
+        top_rank = ranks(self._config) - 1
+        job, offer = self.job.payload, self.blocks.payload
+
+        m.submodules.walk = walk = memory.Memory(shape=_WALK_STEP, depth=WALK_STEPS, init=_walk())
+        rom = walk.read_port()
+
+        tails = Signal(max(top_rank, 1))  # blocks not yet taken, the current one included
+        fulls = Signal(job.blocks.shape())
+        base = Signal(len(self.address) + top_rank)
+        rank = Signal(offer.rank.shape())
+        rest = tails & (tails - 1)[: len(tails)]
+        with m.If(tails == 0):
+            m.d.comb += rank.eq(0)
+        for bit in reversed(range(top_rank)):
+            with m.If(tails[bit]):
+                m.d.comb += rank.eq(bit + 1)
+
+        place_offset = Signal(range(4 * (1 << top_rank) + 1))
+        block_size = Signal(range(5 * (1 << top_rank) + 1))
+        spread = Signal(top_rank)
+        with m.Switch(rank):
+            for value in range(top_rank + 1):
+                shift = top_rank - value
+                with m.Case(value):
+                    m.d.comb += [
+                        place_offset.eq(rom.data.place << shift),
+                        block_size.eq(packing.TRITS_PER_BYTE << shift),
+                        spread.eq((1 << shift) - 1),
+                    ]
+
+        index = Signal(range(BUILD_CYCLES))
+        half = Signal()
+        fresh = Signal()
+        stepping = Signal()
+        m.d.comb += [
+            rom.addr.eq(index),
+            rom.en.eq(stepping),
+            offer.rank.eq(rank),
+            offer.half.eq(half),
+            offer.fresh.eq(fresh),
+            offer.final.eq((tails == 0) & (fulls == 1)),
+        ]
+        with m.FSM():
+            with m.State("IDLE"):
+                tails_of_job = job.tails[:top_rank]
+                end_of_fulls = (job.blocks + (job.blocks << 2)) << top_rank
+                m.d.comb += self.job.ready.eq(1)
+                m.d.sync += [
+                    tails.eq(tails_of_job),
+                    fulls.eq(job.blocks),
+                    base.eq(Mux(tails_of_job == 0, 0, end_of_fulls)),
+                    fresh.eq(1),
+                ]
+                with m.If(self.job.valid):
+                    m.next = "BUILD"
+            with m.State("BUILD"):
+                m.d.comb += stepping.eq(index < WALK_STEPS)
+                m.d.sync += index.eq(index + 1)
+                with m.If(index == BUILD_CYCLES - 2):
+                    m.next = "BUILT"
+            with m.State("BUILT"):
+                m.d.comb += self.blocks.valid.eq(1)
+                m.d.sync += index.eq(0)
+                with m.If(self.blocks.ready):
+                    m.d.sync += [fresh.eq(0), half.eq(~half), base.eq(base + block_size)]
+                    m.next = "BUILD"
+                    with m.If(tails != 0):
+                        m.d.sync += tails.eq(rest)
+                        with m.If(rest == 0):
+                            m.d.sync += base.eq(0)
+                    with m.Else():
+                        m.d.sync += fulls.eq(fulls - 1)
+                        with m.If(fulls == 1):
+                            m.next = "IDLE"
+
+        # c+1: the ROM gives the step, which gives the activation address; c+2: the activations are there.
+        start = Signal(len(base))
+        read = Signal()
+        m.d.comb += [start.eq(base + place_offset), self.address.eq(start >> top_rank), self.enable.eq(read)]
+        m.d.sync += [
+            read.eq(stepping),
+            self.step.valid.eq(read),
+            self.step.subtract.eq(rom.data.subtract),
+            self.step.write.eq(read & rom.data.write),
+            self.step.address.eq(Cat(rom.data.code, half)),
+            self.step.start.eq(start[:top_rank]),
+        ]
+        m.d.comb += self.step.spread.eq(spread)
+        return m

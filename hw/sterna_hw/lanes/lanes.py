@@ -1,0 +1,182 @@
+"""The ternary lanes: takes packed words, one a cycle, and gives the row sums of a tile."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from amaranth import Cat, Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+from sterna.spec.config import HardwareConfig
+
+from sterna_hw.interfaces import MemoryRead, lanes_job, row_sum, word_shape, word_stream
+from sterna_hw.lanes.adder_tree import AdderTree, tree_depth
+from sterna_hw.lanes.blocks import BUILD_CYCLES, BlockBuilder, column_block, ranks
+from sterna_hw.lanes.partial_sums import REUSE_DISTANCE, SUM_STAGES, PartialSums, word_tag
+from sterna_hw.lanes.tables import SumTables
+
+FIRST_WORD = BUILD_CYCLES + 1  # cycles from the transfer of a job to the first cycle with words.ready
+TABLE_STAGES = 3  # word register, table, table output register
+
+
+def pipeline_depth(config: HardwareConfig) -> int:
+    """Cycles from the transfer of a word of the last block to its row on ``rows`` (nothing stalling)."""
+    return TABLE_STAGES + tree_depth(config) + SUM_STAGES + 1
+
+
+def job_cycles(config: HardwareConfig, rows: int, blocks: int, tails: int) -> int:
+    """Cycles from the transfer of a job to ``done``, when neither words nor rows ever stall; exact.
+
+    The first tables take BUILD_CYCLES. Each block but the last then takes one cycle a word, or BUILD_CYCLES if
+    the next tables are not ready by then. The last block takes a cycle a row, the pipeline and one cycle for ``done``.
+    """
+    sizes = [-(-rows // (2 << bit)) for bit in range(ranks(config) - 1) if tails >> bit & 1] + [rows] * blocks
+    return BUILD_CYCLES + sum(max(BUILD_CYCLES, size) for size in sizes[:-1]) + rows + pipeline_depth(config) + 1
+
+
+class TernaryLanes(wiring.Component):
+    """Row sums of a tile: ``sum over columns of trit * activation``, without a multiplier (docs/gateware.md).
+
+    Ports:
+        job: rows (1 to ``tile_rows``), full blocks (at least 1), tail blocks; ready while idle.
+        words: packed trits in stream order; ready only in a cycle in which a word of the running job is taken, and
+            from registers alone, so there is no path from ``rows.ready``.
+        activations: rows of ``word_bytes`` activations, read while tables are built. They must not change
+            until the last tables are built, so not before ``done``.
+        rows: the sums of rows 0, 1, … of the tile, ``last`` on the final one; 24 bits (see ``PartialSums``).
+        bad_trit: a word of a job held a byte that is no trit code; rises two cycles after the word's transfer
+            and stays until reset.
+        done: high for one cycle, the one after the transfer of the last row; ``job.ready`` is high again in that cycle.
+
+    Timing: the first word is taken FIRST_WORD = 251 cycles after the job, further words one a cycle. Blocks start at
+    least BUILD_CYCLES = 250 cycles apart, since the tables of the next one are built meanwhile; there is no other gap
+    between blocks, except that a job of fewer than about ``REUSE_DISTANCE * max_rows_per_word`` rows lets the
+    pipeline drain between blocks, so that no row is read before it is written (and the build takes longer than that
+    anyway). A row is out :func:`pipeline_depth` = 6 + log2(word_bytes) cycles after its word; :func:`job_cycles` is
+    the whole.
+
+    While ``rows`` is stalled, two rows wait at the end of the pipeline; with the second of them there the pipeline
+    stands still and ``words.ready`` is low.
+    """
+
+    def __init__(self, *, config: HardwareConfig) -> None:
+        if ranks(config) - 1 > len(Signal(lanes_job()).tails):
+            raise ValueError(f"max_rows_per_word must be at most 16, not {config.max_rows_per_word}")
+        if config.activation_depth % config.word_bytes:
+            raise ValueError(f"activation_depth must be a multiple of word_bytes, not {config.activation_depth}")
+        self._config = config
+        super().__init__(
+            {
+                "job": In(stream.Signature(lanes_job())),
+                "words": In(word_stream(config)),
+                "activations": Out(MemoryRead(config.activation_depth // config.word_bytes, word_shape(config))),
+                "rows": Out(stream.Signature(row_sum(config))),
+                "bad_trit": Out(1),
+                "done": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """Build the module."""
+        config = self._config
+        m = Module()
+        m.submodules.builder = builder = BlockBuilder(config=config)
+        advance = Signal()  # the pipeline moves in this cycle
+        empty = Signal()  # no word is in the pipeline
+
+        # Control: which block streams, and how many of its words are still to come.
+        block = Signal(column_block(config))
+        last_row = Signal(range(config.tile_rows))
+        left = Signal(last_row.shape())  # words after this one
+        short = Signal()  # blocks may be so short that a row comes again too soon
+        take = Signal()
+        word_taken = Signal()
+        m.d.comb += [
+            short.eq((last_row >> exact_log2(config.max_rows_per_word)) < REUSE_DISTANCE - 1),
+            builder.job.payload.eq(self.job.payload),
+            builder.blocks.ready.eq(take),
+            word_taken.eq(self.words.valid & self.words.ready),
+        ]
+        m.d.sync += self.done.eq(0)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += [self.job.ready.eq(1), builder.job.valid.eq(self.job.valid)]
+                m.d.sync += last_row.eq(self.job.payload.rows - 1)
+                with m.If(self.job.valid):
+                    m.next = "WAIT"
+            with m.State("WAIT"):
+                m.d.comb += take.eq(builder.blocks.valid & (~short | empty))
+                with m.If(take):
+                    m.next = "STREAM"
+            with m.State("STREAM"):
+                m.d.comb += self.words.ready.eq(advance)
+                with m.If(word_taken):
+                    m.d.sync += left.eq(left - 1)
+                    with m.If(left == 0):
+                        m.d.comb += take.eq(builder.blocks.valid & ~short)
+                        with m.If(block.final):
+                            m.next = "FINISH"
+                        with m.Elif(~take):
+                            m.next = "WAIT"
+            with m.State("FINISH"), m.If(self.rows.valid & self.rows.ready & self.rows.payload.last):
+                m.d.sync += self.done.eq(1)
+                m.next = "IDLE"
+        with m.If(take):
+            m.d.sync += [block.eq(builder.blocks.payload), left.eq(last_row >> builder.blocks.payload.rank)]
+
+        # The word register, and the tag beside the word down to the row sums.
+        word = Signal(word_shape(config))
+        half = Signal()
+        tags = [Signal(word_tag(config), name=f"tag_{stage}") for stage in range(TABLE_STAGES - 1 + tree_depth(config))]
+        with m.If(advance):
+            m.d.sync += [
+                word.eq(self.words.payload),
+                half.eq(block.half),
+                tags[0].valid.eq(word_taken),
+                tags[0].rank.eq(block.rank),
+                tags[0].fresh.eq(block.fresh),
+                tags[0].final.eq(block.final),
+                tags[0].end.eq(left == 0),
+            ]
+            m.d.sync += [tag.eq(previous) for previous, tag in pairwise(tags)]
+        bad = [byte[4:8].all() & (byte[3] | byte[2] | byte[0:2].all()) for byte in word]
+        with m.If(tags[0].valid & Cat(bad).any()):
+            m.d.sync += self.bad_trit.eq(1)
+
+        # The data path, once a slot. Activation memory has one slot today: all slots would read the same.
+        m.d.comb += [self.activations.address.eq(builder.address), self.activations.enable.eq(builder.enable)]
+        sums = []
+        for slot in range(config.slots):
+            m.submodules[f"tables_{slot}"] = tables = SumTables(config=config)
+            m.submodules[f"tree_{slot}"] = tree = AdderTree(config=config)
+            m.submodules[f"partial_sums_{slot}"] = partial_sums = PartialSums(config=config)
+            m.d.comb += [
+                tables.step.eq(builder.step),
+                tables.activations.eq(self.activations.data),
+                tables.enable.eq(advance),
+                tables.half.eq(half),
+                tables.word.eq(word),
+                tree.enable.eq(advance),
+                tree.entries.eq(tables.entries),
+                partial_sums.enable.eq(advance),
+                partial_sums.tag.eq(tags[-1]),
+            ]
+            wiring.connect(m, tree.sums, partial_sums.sums)
+            sums.append(partial_sums)
+        m.d.comb += empty.eq(~(Cat(tag.valid for tag in tags).any() | sums[0].busy))
+
+        # The end: an output register, and one to hold the row that was under way when the output stalled.
+        row, held = Signal(row_sum(config)), Signal(row_sum(config))
+        holding = Signal()
+        m.d.comb += [row.sums[slot].eq(sums[slot].row.sum) for slot in range(config.slots)]
+        m.d.comb += [row.last.eq(sums[0].row.last), advance.eq(~holding)]
+        with m.If(self.rows.ready | ~self.rows.valid):
+            m.d.sync += [self.rows.valid.eq(holding | sums[0].row.valid), holding.eq(0)]
+            with m.If(holding):
+                m.d.sync += self.rows.payload.eq(held)
+            with m.Else():
+                m.d.sync += self.rows.payload.eq(row)
+        with m.Elif(~holding):
+            m.d.sync += [held.eq(row), holding.eq(sums[0].row.valid)]
+        return m

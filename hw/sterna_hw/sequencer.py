@@ -1,0 +1,239 @@
+"""The sequencer: runs a token's descriptors one at a time, straight from the memory stream."""
+
+from __future__ import annotations
+
+from amaranth import Cat, Module, Signal, signed, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from sterna.spec import isa
+from sterna.spec.config import HardwareConfig
+from sterna.spec.isa import Opcode, RowOp
+from sterna.spec.registers import ErrorCause
+
+from sterna_hw.interfaces import MemoryWrite, lanes_job, row_job, segment, vector_job, word_shape, word_stream
+
+STREAM_END_PATIENCE = 16  # idle cycles without a word after which none is in a buffer on its way
+
+
+def descriptor_layout() -> data.StructLayout:
+    """The fields of a descriptor, as the specification lays them out."""
+    return data.StructLayout({f.name: signed(f.width) if f.signed else unsigned(f.width) for f in isa.FIELDS})
+
+
+def token_request() -> data.StructLayout:
+    """What the host's registers say about the token to run."""
+    return data.StructLayout(
+        {
+            "fresh": 1,
+            "token": 32,
+            "vocabulary": 32,
+            "program_address": 64,
+            "program_beats": 32,
+            "embed_address": 64,
+            "embed_beats": 32,
+        }
+    )
+
+
+class Sequencer(wiring.Component):
+    """Decodes descriptors, steers payload words, starts the units' jobs and waits for them.
+
+    A descriptor costs ``descriptor_words`` cycles to fetch, one to decode, and its unit's time.
+
+    Attributes:
+        request: In(stream) Run a token; ready while idle. Cleared errors come only from reset of the whole core.
+        words: In The memory stream: descriptors and payloads.
+        segment: Out What the weight stream reads: the embedding row, then the program.
+        load: Out Parameter memory, a word at a time.
+        embed_words, embed_job: Out To ``EmbeddingRows``.
+        lanes_words, lanes_job: Out To ``TernaryLanes``.
+        rows_job: Out To ``Epilogue``; ``rows_done`` its end.
+        vector_job: Out To ``VectorUnit``; ``vector_done`` its end.
+        embedding: Out High while rows come from the embedding, not from the lanes.
+        scores_start: Out One cycle before the first logit: clears the sampler, when the descriptor says ``first``.
+        stream_idle, stream_error, writer_idle, writer_error, bad_trit: In Reports of the units.
+        done: Out One cycle when a token has ended well.
+        error: Out The cause, 0 while all is well; sticky until reset.
+        busy: Out From the accepted request until ``done`` or an error.
+    """
+
+    def __init__(self, *, config: HardwareConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "request": In(stream.Signature(token_request())),
+                "words": In(word_stream(config)),
+                "segment": Out(stream.Signature(segment(config))),
+                "load": Out(MemoryWrite(config.param_depth // config.params_per_word, word_shape(config))),
+                "embed_words": Out(word_stream(config)),
+                "embed_job": Out(stream.Signature(data.StructLayout({"count": 16}))),
+                "lanes_words": Out(word_stream(config)),
+                "lanes_job": Out(stream.Signature(lanes_job())),
+                "rows_job": Out(stream.Signature(row_job())),
+                "rows_done": In(1),
+                "vector_job": Out(stream.Signature(vector_job())),
+                "vector_done": In(1),
+                "embedding": Out(1),
+                "scores_start": Out(1),
+                "stream_idle": In(1),
+                "stream_error": In(1),
+                "writer_idle": In(1),
+                "writer_error": In(1),
+                "bad_trit": In(1),
+                "done": Out(1),
+                "error": Out(ErrorCause),
+                "busy": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self._config
+        descriptor = Signal(descriptor_layout())
+        collected = Signal(config.descriptor_words * config.word_bytes * 8)
+        fetched = Signal(range(config.descriptor_words))
+        remaining = Signal(16)
+        request = Signal(token_request())
+        row = Signal(40)  # first beat of the token's row
+        m.d.comb += descriptor.as_value().eq(collected)
+        m.d.comb += [
+            self.embed_words.payload.eq(self.words.payload),
+            self.lanes_words.payload.eq(self.words.payload),
+            self.load.data.eq(self.words.payload),
+        ]
+        self._connect_jobs(m, descriptor, request)
+
+        waits_for_word = Signal()
+        beat_bits = config.beat_bytes.bit_length() - 1
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.request.ready.eq(1)
+                with m.If(self.request.valid):
+                    m.d.sync += request.eq(self.request.payload)
+                    m.next = "ADDRESS"
+            with m.State("ADDRESS"):
+                m.d.sync += row.eq(request.token[:24] * request.embed_beats[:16])
+                m.next = "READ ROW"
+                with m.If(request.token >= request.vocabulary):
+                    self._fail(m, ErrorCause.BAD_TOKEN)
+            with m.State("READ ROW"):
+                m.d.comb += [
+                    self.segment.valid.eq(1),
+                    self.segment.payload.address.eq(request.embed_address + (row << beat_bits)),
+                    self.segment.payload.beats.eq(request.embed_beats),
+                ]
+                with m.If(self.segment.ready):
+                    m.next = "READ PROGRAM"
+            with m.State("READ PROGRAM"):
+                m.d.comb += [
+                    self.segment.valid.eq(1),
+                    self.segment.payload.address.eq(request.program_address),
+                    self.segment.payload.beats.eq(request.program_beats),
+                ]
+                with m.If(self.segment.ready):
+                    m.next = "FETCH"
+            with m.State("FETCH"):
+                m.d.comb += [self.words.ready.eq(1), waits_for_word.eq(1)]
+                with m.If(self.words.valid):
+                    m.d.sync += collected.eq(Cat(collected, self.words.payload)[config.word_bytes * 8 :])
+                    m.d.sync += fetched.eq(fetched + 1)
+                    with m.If(fetched == config.descriptor_words - 1):
+                        m.d.sync += fetched.eq(0)
+                        m.next = "DECODE"
+            with m.State("DECODE"):
+                m.d.sync += remaining.eq(descriptor.count)
+                m.d.sync += self.load.address.eq(descriptor.target >> (config.params_per_word.bit_length() - 1))
+                self._decode(m, descriptor)
+            with m.State("LOAD"):
+                m.d.comb += [self.words.ready.eq(1), waits_for_word.eq(1), self.load.enable.eq(self.words.valid)]
+                with m.If(self.words.valid):
+                    m.d.sync += [remaining.eq(remaining - 1), self.load.address.eq(self.load.address + 1)]
+                    with m.If(remaining == 1):
+                        m.next = "FETCH"
+            with m.State("EMBED"):
+                m.d.comb += [
+                    waits_for_word.eq(self.embed_words.ready),
+                    self.embed_words.valid.eq(self.words.valid),
+                    self.words.ready.eq(self.embed_words.ready),
+                ]
+                with m.If(self.rows_done):
+                    m.next = "FETCH"
+            with m.State("MATMUL"):
+                m.d.comb += [
+                    waits_for_word.eq(self.lanes_words.ready),
+                    self.lanes_words.valid.eq(self.words.valid),
+                    self.words.ready.eq(self.lanes_words.ready),
+                ]
+                with m.If(self.rows_done):
+                    m.next = "FETCH"
+            with m.State("VECTOR"), m.If(self.vector_done):
+                m.next = "FETCH"
+            with m.State("END"), m.If(self.writer_idle), m.If(self.error == ErrorCause.NONE):
+                m.d.comb += self.done.eq(1)
+                m.next = "IDLE"
+            with m.State("FAILED"):
+                pass
+        m.d.comb += self.embedding.eq(descriptor.opcode == Opcode.EMBED)
+        m.d.comb += self.busy.eq(~self.request.ready & (self.error == ErrorCause.NONE))
+        self._watch(m, waits_for_word)
+        return m
+
+    def _decode(self, m: Module, descriptor: data.View) -> None:
+        """DECODE: start the unit of the opcode."""
+        with m.Switch(descriptor.opcode):
+            with m.Case(Opcode.LOAD):
+                m.next = "LOAD"
+            with m.Case(Opcode.EMBED):
+                m.d.sync += [self.embed_job.valid.eq(1), self.rows_job.valid.eq(1)]
+                m.next = "EMBED"
+            with m.Case(Opcode.SUMSQ, Opcode.QUANT):
+                m.d.sync += self.vector_job.valid.eq(1)
+                m.next = "VECTOR"
+            with m.Case(Opcode.MATMUL):
+                m.d.sync += [self.lanes_job.valid.eq(1), self.rows_job.valid.eq(1)]
+                m.d.comb += self.scores_start.eq(descriptor.first & (descriptor.row_op == RowOp.LOGIT))
+                m.next = "MATMUL"
+            with m.Case(Opcode.END):
+                m.next = "END"
+            with m.Default():
+                self._fail(m, ErrorCause.BAD_OPCODE)
+
+    def _connect_jobs(self, m: Module, descriptor: data.View, request: data.View) -> None:
+        """Jobs are the descriptor's fields; ``valid`` is set by DECODE and falls when the unit takes the job."""
+        for job in (self.embed_job, self.rows_job, self.lanes_job, self.vector_job):
+            with m.If(job.valid & job.ready):
+                m.d.sync += job.valid.eq(0)
+        m.d.comb += [
+            self.embed_job.payload.count.eq(descriptor.count),
+            self.lanes_job.payload.rows.eq(descriptor.count),
+            self.lanes_job.payload.blocks.eq(descriptor.blocks),
+            self.lanes_job.payload.tails.eq(descriptor.tails),
+            self.rows_job.payload.row_op.eq(descriptor.row_op),
+            self.rows_job.payload.fresh.eq(request.fresh),
+            self.vector_job.payload.quantise.eq(descriptor.opcode == Opcode.QUANT),
+        ]
+        for name in ("first", "source", "target", "param", "state", "shift"):
+            m.d.comb += self.rows_job.payload[name].eq(descriptor[name])
+        for name in vector_job().members:
+            if name != "quantise":
+                m.d.comb += self.vector_job.payload[name].eq(descriptor[name])
+
+    def _watch(self, m: Module, waits_for_word: Signal) -> None:
+        """Errors that units report while a token runs."""
+        dry = Signal(range(STREAM_END_PATIENCE + 1))
+        m.d.sync += dry.eq(0)
+        with m.If(waits_for_word & self.stream_idle & ~self.words.valid):
+            m.d.sync += dry.eq(dry + 1)
+        with m.If(self.busy):
+            with m.If(self.stream_error):
+                m.d.sync += self.error.eq(ErrorCause.BUS_READ)
+            with m.Elif(self.writer_error):
+                m.d.sync += self.error.eq(ErrorCause.BUS_WRITE)
+            with m.Elif(self.bad_trit):
+                m.d.sync += self.error.eq(ErrorCause.BAD_TRIT)
+            with m.Elif(dry == STREAM_END_PATIENCE):
+                m.d.sync += self.error.eq(ErrorCause.STREAM_END)
+
+    def _fail(self, m: Module, cause: ErrorCause) -> None:
+        m.d.sync += self.error.eq(cause)
+        m.next = "FAILED"

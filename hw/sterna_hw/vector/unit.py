@@ -1,0 +1,190 @@
+"""The vector unit: SUMSQ and QUANT, ``vector_width`` elements a cycle."""
+
+from __future__ import annotations
+
+from amaranth import Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from sterna.spec import isa, numerics
+from sterna.spec.config import HardwareConfig
+from sterna_hw.interfaces import MemoryRead, MemoryWrite, row_scale, row_values, vector_job
+from sterna_hw.vector.divisor import DIVISOR_CYCLES
+from sterna_hw.vector.passes import (
+    ACTIVATIONS_LATENCY,
+    PRODUCTS_LATENCY,
+    Activations,
+    Largest,
+    Products,
+    SumOfSquares,
+    delayed,
+    largest_latency,
+    squares_latency,
+)
+from sterna_hw.vector.scalar import RECIPROCAL_CYCLES, SCALE_CYCLES, ScalarUnit
+
+_READ = 1  # cycles from address to data
+_END = 1  # cycles from the last result of a unit to `done`
+
+
+def _rows(config: HardwareConfig, count: int) -> int:
+    return max(-(-count // config.vector_width), 1)
+
+
+def sumsq_cycles(config: HardwareConfig, count: int) -> int:
+    """Cycles of a SUMSQ of ``count`` elements: from the transfer of the job to ``done``, one of the two counted."""
+    return _rows(config, count) + _READ + PRODUCTS_LATENCY + squares_latency(config.vector_width) + _END
+
+
+def quant_cycles(config: HardwareConfig, count: int) -> int:
+    """Cycles of a QUANT of ``count`` elements, counted likewise.
+
+    The divisor's root runs beside the first pass, the scale's quotient beside the second.
+    """
+    rows, read = _rows(config, count), _READ + PRODUCTS_LATENCY
+    convert = rows + read + largest_latency(config.vector_width)
+    converted = convert + RECIPROCAL_CYCLES
+    written = converted + rows + read + ACTIVATIONS_LATENCY
+    scaled = max(1 + DIVISOR_CYCLES, converted) + SCALE_CYCLES
+    return max(written, scaled) + _END
+
+
+class VectorUnit(wiring.Component):
+    """Sums of squares and quantised vectors (docs/numerics.md, "Projection inputs: QUANT").
+
+    SUMSQ reads the vector and its norm weights once and leaves S1 inside, for every QUANT until the next SUMSQ.
+    QUANT reads both twice: for the largest product, then to write the activations; ``ScalarUnit`` works between and
+    beside the passes. Cycles: :func:`sumsq_cycles`, :func:`quant_cycles`. ``count`` 0 counts as one element of zero.
+
+    Element addresses of a job are multiples of ``vector_width``; activations go to address 0 and up, the elements that
+    fill the last row are zero. Elements read beyond ``count`` in the last row do not matter.
+
+    Attributes:
+        job: In(stream) Ready while idle.
+        done: Out One cycle, at the end of a job; everything is written by then.
+        vector, params: Out Read ports of vector and parameter memory; ``params`` is not read with ``ones`` (SUMSQ).
+        activations: Out Write port of activation memory.
+        s2: In Sum of squares of the row operations, 64 bits a slot; constant during a QUANT.
+        scale: Out The scale of the last QUANT; changes with ``done``.
+        s1: The sum of the last SUMSQ, 64 bits: not a port, for observation.
+    """
+
+    def __init__(self, *, config: HardwareConfig) -> None:
+        width = config.vector_width
+        self._config = config
+        self.s1 = Signal(numerics.SQUARES_WIDTH)
+        params = data.ArrayLayout(unsigned(numerics.PARAM_WIDTH), width)
+        super().__init__(
+            {
+                "job": In(stream.Signature(vector_job())),
+                "done": Out(1),
+                "vector": Out(MemoryRead(config.vector_depth // width, data.ArrayLayout(row_values(config), width))),
+                "params": Out(MemoryRead(config.param_depth // width, params)),
+                "activations": Out(
+                    MemoryWrite(config.activation_depth // width, data.ArrayLayout(unsigned(numerics.Q_WIDTH), width))
+                ),
+                "s2": In(data.ArrayLayout(unsigned(numerics.SQUARES_WIDTH), config.slots)),
+                "scale": Out(row_scale(config)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """The control; configurations have one slot."""
+        m = Module()
+        width = self._config.vector_width
+        m.submodules.products = products = Products(width=width)
+        m.submodules.squares = squares = SumOfSquares(width=width)
+        m.submodules.largest = largest = Largest(width=width)
+        m.submodules.scalar = scalar = ScalarUnit()
+        m.submodules.quantiser = quantiser = Activations(width=width)
+
+        index_bits = ceil_log2(width)
+        job = Signal(vector_job())
+        row = Signal(isa.FIELDS_BY_NAME["count"].width - index_bits)
+        last_row = Signal.like(row)
+        tail = Signal(width)  # the elements of the last row that count
+        reading = Signal()
+        writing = Signal()  # second pass of a QUANT
+        written, scaled = Signal(), Signal()  # what a QUANT waits for at its end
+
+        # Memory to products.
+        m.d.comb += [
+            self.vector.address.eq((job.source >> index_bits) + row),
+            self.vector.enable.eq(reading),
+            self.params.address.eq((job.param >> index_bits) + row),
+            self.params.enable.eq(reading & ~products.ones),
+            products.ones.eq(job.ones & ~job.quantise),
+            products.i.valid.eq(delayed(m, reading, _READ)),
+            products.i.p.last.eq(delayed(m, row == last_row, _READ)),
+            products.i.p.keep.eq(Mux(products.i.p.last, tail, ~0)),
+        ]
+        for element in range(width):
+            m.d.comb += [
+                products.i.p.values[element].eq(self.vector.data[element][0]),
+                products.i.p.params[element].eq(self.params.data[element].as_signed()),
+            ]
+
+        # Products to the pass that wants them.
+        for unit, wanted in (
+            (squares, ~job.quantise),
+            (largest, job.quantise & ~writing),
+            (quantiser, job.quantise & writing),
+        ):
+            m.d.comb += [unit.i.p.eq(products.o.p), unit.i.valid.eq(products.o.valid & wanted)]
+        m.d.comb += [
+            self.s1.eq(squares.total),
+            scalar.s1.eq(squares.total),
+            scalar.s2.eq(self.s2[0]),
+            scalar.constants.eps_mantissa.eq(job.eps_mantissa),
+            scalar.constants.eps_shift.eq(job.eps_shift),
+            scalar.constants.eps_const.eq(job.eps_const),
+            scalar.constants.mantissa.eq(job.scale_mantissa),
+            scalar.constants.exponent.eq(job.scale_exponent),
+            scalar.largest.eq(largest.top),
+            scalar.convert.eq(largest.done),
+            quantiser.align.eq(scalar.align),
+            quantiser.reciprocal.eq(scalar.reciprocal),
+        ]
+
+        # Activations to memory.
+        m.d.comb += [self.activations.enable.eq(quantiser.o.valid), self.activations.data.eq(quantiser.o.p.row)]
+        with m.If(quantiser.o.valid):
+            m.d.sync += self.activations.address.eq(self.activations.address + 1)
+            with m.If(quantiser.o.p.last):
+                m.d.sync += written.eq(1)
+        with m.If(scalar.done):
+            m.d.sync += scaled.eq(1)
+
+        before = Signal.like(self.job.p.count)  # the last element
+        m.d.comb += before.eq(self.job.p.count - 1)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.job.ready.eq(1)
+                m.d.sync += [job.eq(self.job.p), last_row.eq(before >> index_bits), row.eq(0)]
+                m.d.sync += [tail[element].eq(before[:index_bits] >= element) for element in range(width)]
+                with m.If(self.job.p.count == 0):
+                    m.d.sync += [last_row.eq(0), tail.eq(0)]
+                m.d.sync += [writing.eq(0), written.eq(0), scaled.eq(0), self.activations.address.eq(0)]
+                with m.If(self.job.valid):
+                    m.d.comb += [squares.clear.eq(~self.job.p.quantise), largest.clear.eq(1)]
+                    m.next = "READ"
+            with m.State("READ"):
+                m.d.comb += [reading.eq(1), scalar.prepare.eq(job.quantise & ~writing & (row == 0))]
+                m.d.sync += row.eq(row + 1)
+                with m.If(row == last_row):
+                    m.d.sync += row.eq(0)
+                    m.next = "WAIT"
+            with m.State("WAIT"):
+                with m.If(scalar.converted):
+                    m.d.sync += writing.eq(1)
+                    m.next = "READ"
+                quantised = (written | (quantiser.o.valid & quantiser.o.p.last)) & (scaled | scalar.done)
+                with m.If(quantised):
+                    m.d.sync += [self.scale[0].mantissa.eq(scalar.mantissa), self.scale[0].shift.eq(scalar.shift)]
+                with m.If(quantised | squares.done):
+                    m.next = "DONE"
+            with m.State("DONE"):
+                m.d.comb += self.done.eq(1)
+                m.next = "IDLE"
+        return m

@@ -1,0 +1,125 @@
+"""Runs a model on the Verilated RTL beside the golden model and compares every integer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sterna.compiler.image import compile_model
+from sterna.errors import SternaError
+from sterna.golden.model import GoldenModel, Trace
+from sterna.model.integer import IntegerModel
+from sterna.model.store import Model
+from sterna.runtime.accelerator import AcceleratorEngine
+from sterna.spec.config import HardwareConfig
+from sterna_sim.build import Progress
+from sterna_sim.memory import MemoryModel
+from sterna_sim.transport import VerilatorTransport
+
+
+class Mismatch(SternaError):
+    """The RTL and the golden model differ; the sentence names the layer and the first differing integer."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class CheckedToken:
+    """A token that was equal in every integer."""
+
+    sampled: int
+    integers: int  # row results compared
+    cycles: int
+    efficiency: float  # share of the memory's rate that was weights, the whole token counted
+
+
+class CoSimulation:
+    """The accelerator and the golden model, token by token in step. Closing it frees the simulation.
+
+    Args:
+        model: What runs.
+        config: The build it runs on.
+        memory: The memory behind it.
+        waves: File for the waves (FST).
+        progress: Called with a few words at each step of a build of the simulator.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        config: HardwareConfig,
+        *,
+        memory: MemoryModel | None = None,
+        waves: Path | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        integers = IntegerModel.from_model(model)
+        image = compile_model(integers, config)
+        self._golden = GoldenModel(integers)
+        self._transport = VerilatorTransport(config, memory=memory, waves=waves, progress=progress)
+        self._engine = AcceleratorEngine(self._transport, image, model.geometry)
+        self._weight_bytes = image.weight_bytes
+        self._bytes_per_cycle = self._transport.memory.peak_bytes(config.beat_bytes)
+
+    def __enter__(self) -> CoSimulation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.close()
+
+    def step(self, token: int) -> CheckedToken:
+        """Run one token on both.
+
+        Raises:
+            Mismatch: an integer differs, or the RTL clamped or sampled otherwise.
+            DeviceError: the accelerator failed.
+        """
+        step = self._engine.step(token)
+        trace = Trace()
+        logits = self._golden.step([token], trace=trace)[0]
+        found = self._transport.take_trace()
+        compare_trace(trace, found)
+        if step.sampled != int(np.argmax(logits)):
+            raise Mismatch(f"the RTL sampled token {step.sampled}, the golden model {int(np.argmax(logits))}")
+        if step.counters["saturations"] != trace.saturations:
+            clamped = step.counters["saturations"]
+            raise Mismatch(f"the RTL clamped {clamped} row results, the golden model {trace.saturations}")
+        cycles = step.counters["cycles"]
+        return CheckedToken(step.sampled, len(found), cycles, self._weight_bytes / (cycles * self._bytes_per_cycle))
+
+    def generate(self, prompt: list[int], tokens: int) -> Iterator[tuple[CheckedToken, bool]]:
+        """Feed the prompt, then ``tokens`` greedy tokens; yields each checked token and whether it is a new one."""
+        for position, token in enumerate(prompt):
+            checked = self.step(token)
+            yield checked, position == len(prompt) - 1
+        for _ in range(tokens - 1):
+            checked = self.step(checked.sampled)
+            yield checked, True
+
+
+def compare_trace(golden: Trace, found: npt.NDArray[np.int32]) -> None:
+    """Compare the row results of one token.
+
+    Raises:
+        Mismatch: names the result (layer and step), the row, and both values.
+    """
+    start = 0
+    for name, values in golden.results:
+        expected = values[0]
+        part = found[start : start + len(expected)]
+        if len(part) < len(expected):
+            raise Mismatch(f"{name}: the RTL made {len(part)} of {len(expected)} row results")
+        wrong = np.nonzero(part != expected)[0]
+        if len(wrong):
+            row = int(wrong[0])
+            raise Mismatch(
+                f"{name}, row {row}: the RTL has {int(part[row])}, the golden model {int(expected[row])} "
+                f"({len(wrong)} of {len(expected)} rows differ)"
+            )
+        start += len(expected)
+    if len(found) != start:
+        raise Mismatch(f"the RTL made {len(found)} row results, the golden model {start}")

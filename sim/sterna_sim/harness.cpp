@@ -1,0 +1,246 @@
+// The accelerator as a device: clock, register port, memory, traces, behind a C ABI that Python loads (device.py).
+#include <sys/mman.h>
+
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "Vsterna.h"
+#include "fault.hpp"
+#include "memory.hpp"
+#include "verilated.h"
+#if VM_TRACE_FST
+#include "verilated_fst_c.h"
+#endif
+
+namespace sterna {
+
+class Store {
+public:
+    explicit Store(uint64_t bytes) : bytes_(bytes) {
+        // Pages come into being when they are written, so a large memory costs what is used of it.
+        void* pages = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (pages == MAP_FAILED) throw std::bad_alloc();
+        data_ = static_cast<uint8_t*>(pages);
+    }
+    ~Store() { munmap(data_, bytes_); }
+    Store(const Store&) = delete;
+    Store& operator=(const Store&) = delete;
+    uint8_t* data() { return data_; }
+    bool holds(uint64_t address, uint64_t size) const { return size <= bytes_ && address <= bytes_ - size; }
+
+private:
+    uint64_t bytes_;
+    uint8_t* data_;
+};
+
+enum Outcome : int { RUNNING = 0, MET = 1, QUIET = 2, FAULT = -1 };
+
+class Device {
+public:
+    // `waves`: file for the signals of cycles first..last-1, or null; only in a library built for waves.
+    Device(const MemoryConfig& config, const char* waves, uint64_t first, uint64_t last)
+        : store(config.bytes), top_(traced(context_, waves), "sterna"), memory(config, store.data(), fault) {
+        open_waves(waves, first, last);
+        top_.s_axil_wstrb = 0xF;
+        reset();
+    }
+    ~Device() {
+        close_waves();
+        top_.final();
+    }
+
+    Store store;
+    Fault fault;
+    std::vector<int32_t> trace;
+    uint64_t cycle = 0;
+
+    void reset() {
+        fault.clear();
+        trace.clear();
+        top_.s_axil_arvalid = top_.s_axil_rready = 0;
+        top_.s_axil_awvalid = top_.s_axil_wvalid = top_.s_axil_bready = 0;
+        memory.reset(top_);
+        top_.rst = 1;
+        for (int i = 0; i < RESET_CYCLES; ++i) clock<true>();
+        top_.rst = 0;
+    }
+
+    bool register_read(uint32_t offset, uint32_t& value) {
+        top_.s_axil_araddr = offset;
+        top_.s_axil_arvalid = top_.s_axil_rready = 1;
+        for (int i = 0; i < REGISTER_CYCLES && !fault.raised(); ++i) {
+            clock();
+            if (pins_.arready) top_.s_axil_arvalid = 0;
+            if (!pins_.rvalid) continue;
+            if (top_.s_axil_arvalid) fault.raise(cycle, "register port answered a read before it was accepted");
+            if (pins_.rresp) fault.raise(cycle, "register 0x%02x answered a read with response %u", offset, pins_.rresp);
+            top_.s_axil_rready = 0;
+            value = pins_.rdata;
+            return !fault.raised();
+        }
+        fault.raise(cycle, "register port did not answer a read of 0x%02x within %d cycles", offset, REGISTER_CYCLES);
+        top_.s_axil_arvalid = top_.s_axil_rready = 0;
+        return false;
+    }
+
+    bool register_write(uint32_t offset, uint32_t value) {
+        top_.s_axil_awaddr = offset;
+        top_.s_axil_wdata = value;
+        top_.s_axil_awvalid = top_.s_axil_wvalid = top_.s_axil_bready = 1;
+        for (int i = 0; i < REGISTER_CYCLES && !fault.raised(); ++i) {
+            clock();
+            if (pins_.awready) top_.s_axil_awvalid = 0;
+            if (pins_.wready) top_.s_axil_wvalid = 0;
+            if (!pins_.bvalid) continue;
+            if (top_.s_axil_awvalid || top_.s_axil_wvalid)
+                fault.raise(cycle, "register port answered a write before it was accepted");
+            if (pins_.bresp) fault.raise(cycle, "register 0x%02x answered a write with response %u", offset, pins_.bresp);
+            top_.s_axil_bready = 0;
+            return !fault.raised();
+        }
+        fault.raise(cycle, "register port did not answer a write of 0x%02x within %d cycles", offset, REGISTER_CYCLES);
+        top_.s_axil_awvalid = top_.s_axil_wvalid = top_.s_axil_bready = 0;
+        return false;
+    }
+
+    // Clocks until (register & mask) != 0, reading it every `interval` cycles, for about `cycles` cycles.
+    Outcome wait(uint32_t offset, uint32_t mask, uint64_t cycles, uint64_t quiet, uint64_t interval, uint32_t& value) {
+        uint64_t end = cycle + cycles, start = cycle;
+        for (;;) {
+            if (!register_read(offset, value)) return FAULT;
+            if (value & mask) return MET;
+            uint64_t busy = memory.counters.last_transfer > wait_start_ ? memory.counters.last_transfer : wait_start_;
+            if (cycle - busy > quiet) return QUIET;
+            if (cycle >= end && cycle > start) return RUNNING;
+            for (uint64_t i = 0; i < interval && !fault.raised(); ++i) clock();
+        }
+    }
+    void wait_begin() { wait_start_ = cycle; }
+
+    void run(uint64_t cycles) {
+        for (uint64_t i = 0; i < cycles && !fault.raised(); ++i) clock();
+    }
+
+private:
+    static constexpr int RESET_CYCLES = 4;
+    static constexpr int REGISTER_CYCLES = 1000;
+
+    // What the register port shows before a clock edge.
+    struct Pins {
+        bool arready, rvalid, awready, wready, bvalid;
+        uint8_t rresp, bresp;
+        uint32_t rdata;
+    };
+
+    VerilatedContext context_;
+    Vsterna top_;
+    Pins pins_ = {};
+    uint64_t wait_start_ = 0;
+
+    template <bool Reset = false>
+    void clock() {
+        top_.clk = 0;
+        top_.eval();
+        dump(0);
+        if (!Reset) {
+            pins_ = {bool(top_.s_axil_arready), bool(top_.s_axil_rvalid), bool(top_.s_axil_awready),
+                     bool(top_.s_axil_wready), bool(top_.s_axil_bvalid),  top_.s_axil_rresp,
+                     top_.s_axil_bresp,        top_.s_axil_rdata};
+            memory.sample(top_, cycle);
+            if (top_.trace_valid) {
+                uint32_t slot0;
+                std::memcpy(&slot0, &top_.trace_, sizeof slot0);
+                trace.push_back(static_cast<int32_t>(slot0 << 8) >> 8);
+            }
+        }
+        top_.clk = 1;
+        top_.eval();
+        dump(1);
+        if (!Reset) memory.drive(top_, cycle);
+        ++cycle;
+    }
+
+    static VerilatedContext* traced(VerilatedContext& context, const char* waves) {
+        context.traceEverOn(waves != nullptr);
+        return &context;
+    }
+
+#if VM_TRACE_FST
+    std::unique_ptr<VerilatedFstC> waves_;
+    uint64_t waves_first_ = 0, waves_last_ = 0;
+    void open_waves(const char* path, uint64_t first, uint64_t last) {
+        if (!path) return;
+        waves_ = std::make_unique<VerilatedFstC>();
+        top_.trace(waves_.get(), 99);
+        waves_->open(path);
+        waves_first_ = first;
+        waves_last_ = last;
+    }
+    void close_waves() {
+        if (waves_) waves_->close();
+    }
+    // Two time steps a cycle: inputs settle with the clock low, then the clock rises.
+    void dump(int phase) {
+        if (waves_ && cycle >= waves_first_ && cycle < waves_last_) waves_->dump(2 * cycle + phase);
+    }
+#else
+    void open_waves(const char*, uint64_t, uint64_t) {}
+    void close_waves() {}
+    void dump(int) {}
+#endif
+
+public:
+    AxiMemory memory;
+};
+
+}  // namespace sterna
+
+using sterna::Device;
+#define API extern "C" __attribute__((visibility("default")))
+
+API uint32_t sterna_beat_bytes() { return sterna::AxiMemory::BEAT_BYTES; }
+
+API Device* sterna_create(const sterna::MemoryConfig* config, const char* waves, uint64_t first, uint64_t last) {
+    try {
+        return new Device(*config, waves, first, last);
+    } catch (const std::bad_alloc&) {
+        return nullptr;
+    }
+}
+API void sterna_destroy(Device* device) { delete device; }
+API void sterna_reset(Device* device) { device->reset(); }
+API uint64_t sterna_cycle(const Device* device) { return device->cycle; }
+API const char* sterna_fault(const Device* device) { return device->fault.text(); }
+
+API int sterna_memory_read(Device* device, uint64_t address, uint8_t* data, uint64_t size) {
+    if (!device->store.holds(address, size)) return 0;
+    std::memcpy(data, device->store.data() + address, size);
+    return 1;
+}
+API int sterna_memory_write(Device* device, uint64_t address, const uint8_t* data, uint64_t size) {
+    if (!device->store.holds(address, size)) return 0;
+    std::memcpy(device->store.data() + address, data, size);
+    return 1;
+}
+API void sterna_memory_fail(Device* device, int writes, uint64_t first, uint64_t last) {
+    (writes ? device->memory.failing_writes : device->memory.failing_reads) = {first, last};
+}
+API void sterna_memory_counters(const Device* device, sterna::MemoryCounters* counters) { *counters = device->memory.counters; }
+
+API int sterna_register_read(Device* device, uint32_t offset, uint32_t* value) { return device->register_read(offset, *value); }
+API int sterna_register_write(Device* device, uint32_t offset, uint32_t value) { return device->register_write(offset, value); }
+API void sterna_run(Device* device, uint64_t cycles) { device->run(cycles); }
+API void sterna_wait_begin(Device* device) { device->wait_begin(); }
+API int sterna_wait(Device* device, uint32_t offset, uint32_t mask, uint64_t cycles, uint64_t quiet, uint64_t interval,
+                    uint32_t* value) {
+    return device->wait(offset, mask, cycles, quiet, interval, *value);
+}
+
+API uint64_t sterna_trace_size(const Device* device) { return device->trace.size(); }
+API void sterna_trace_take(Device* device, int32_t* values) {
+    if (values) std::memcpy(values, device->trace.data(), device->trace.size() * sizeof(int32_t));
+    device->trace.clear();
+}

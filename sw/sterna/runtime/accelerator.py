@@ -1,0 +1,239 @@
+"""The driver: loads a memory image into an accelerator and runs tokens on it through a transport."""
+
+from __future__ import annotations
+
+import operator
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sterna.errors import DeviceError, SternaError
+from sterna.model.geometry import Geometry
+from sterna.runtime.engine import Step
+from sterna.runtime.transport import Transport
+from sterna.spec.registers import ERROR_TEXT, MAGIC, VERSION, Control, ErrorCause, Status
+
+LOAD_CHUNK = 1 << 20  # bytes written between two calls of the progress function
+RECOVERY_SECONDS = 10.0  # in which an abandoned token must leave the memory port
+LOGIT_BYTES = 4
+
+
+class Image(Protocol):
+    """What the driver needs of ``sterna.compiler.image.MemoryImage``; addresses and sizes in bytes."""
+
+    @property
+    def segments(self) -> Sequence[tuple[int, bytes]]:
+        """Address and contents of each piece."""
+        ...
+
+    @property
+    def program_address(self) -> int:
+        """Where the program starts."""
+        ...
+
+    @property
+    def program_beats(self) -> int:
+        """Its length in beats."""
+        ...
+
+    @property
+    def embed_address(self) -> int:
+        """Where the embedding table starts."""
+        ...
+
+    @property
+    def embed_beats(self) -> int:
+        """Beats of one row of it."""
+        ...
+
+    @property
+    def logits_address(self) -> int:
+        """Where the accelerator leaves the logits."""
+        ...
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the embedding table."""
+        ...
+
+
+class AcceleratorEngine:
+    """A model on an accelerator; an :class:`~sterna.runtime.engine.Engine`.
+
+    Takes over ``transport``: closing the engine closes it, and so does an error in this constructor.
+
+    Args:
+        transport: The open connection.
+        image: The compiled model.
+        geometry: Its sizes.
+        timeout: Seconds that one token may take; None for the transport's own limit.
+        progress: Called with the number of bytes after each piece of the image that was written.
+
+    Raises:
+        DeviceError: the device is no accelerator of ours, has another interface version or another configuration,
+            or does not take the image.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        image: Image,
+        geometry: Geometry,
+        *,
+        timeout: float | None = None,
+        progress: Callable[[int], None] | None = None,
+    ):
+        self._transport, self._image, self._geometry, self._timeout = transport, image, geometry, timeout
+        self._fresh = True
+        self._failed = False
+        try:
+            self._check_identity()
+            self._recover()
+            self.load(progress=progress)
+        except BaseException:
+            transport.close()
+            raise
+
+    @property
+    def geometry(self) -> Geometry:
+        """Sizes of the model."""
+        return self._geometry
+
+    @property
+    def transport(self) -> Transport:
+        """The connection, for traces and for what a device offers beyond the contract."""
+        return self._transport
+
+    def load(self, *, progress: Callable[[int], None] | None = None) -> None:
+        """Write the image into memory again and forget the recurrent state: the mend for a corrupt memory.
+
+        Raises:
+            DeviceError: the link failed or the memory is too small.
+        """
+        for address, contents in self._image.segments:
+            view = memoryview(contents)
+            for start in range(0, len(view), LOAD_CHUNK):
+                chunk = view[start : start + LOAD_CHUNK]
+                self._transport.write_memory(address + start, chunk)
+                if progress:
+                    progress(len(chunk))
+        self._fresh = True
+
+    def reset(self) -> None:
+        """Forget the recurrent state. After an error, also abandon the token and clear the error.
+
+        Raises:
+            DeviceError: the accelerator does not come to rest.
+        """
+        if self._failed:
+            self._recover()
+        self._fresh = True
+
+    def step(self, token: int, *, logits: bool = False) -> Step:
+        """Run one token.
+
+        ``counters`` has ``cycles``, ``read_beats``, ``starved_cycles`` and ``saturations`` of the token.
+
+        Raises:
+            SternaError: the id is outside the vocabulary; nothing was started.
+            DeviceError: the accelerator reported an error or did not answer in time; :meth:`reset` before the next
+                token, which then starts from an empty state.
+        """
+        token = operator.index(token)
+        if not 0 <= token < self._image.vocabulary:
+            raise SternaError(f"token id {token} is outside the vocabulary of {self._image.vocabulary}")
+        if self._failed:
+            raise DeviceError("the accelerator stopped with an error: call reset(), then start the text again")
+        control = Control.START
+        if self._fresh:
+            control |= Control.FRESH
+        if logits:
+            control |= Control.LOGITS
+        self._failed = True  # until the token is known to have ended well
+        self._transport.write_register("TOKEN", token)
+        self._transport.write_register("CONTROL", control)
+        status = self._transport.wait(Status.DONE | Status.ERROR, self._timeout)
+        if status & Status.ERROR:
+            raise DeviceError(self._error(token))
+        step = Step(
+            self._transport.read_register("SAMPLED"),
+            self._read_logits() if logits else None,
+            {
+                "cycles": self._read_wide("CYCLES"),
+                "read_beats": self._transport.read_register("READ_BEATS"),
+                "starved_cycles": self._transport.read_register("STARVED_CYCLES"),
+                "saturations": self._transport.read_register("SATURATIONS"),
+            },
+        )
+        self._failed = self._fresh = False
+        return step
+
+    def close(self) -> None:
+        """Close the transport."""
+        self._transport.close()
+
+    def _check_identity(self) -> None:
+        magic = self._transport.read_register("MAGIC")
+        if magic != MAGIC:
+            raise DeviceError(f"no Sterna accelerator answers: MAGIC is 0x{magic:08X}, expected 0x{MAGIC:08X}")
+        version = self._transport.read_register("VERSION")
+        if version >> 16 != VERSION >> 16:
+            raise DeviceError(
+                f"the accelerator has interface version {_version(version)}, this driver {_version(VERSION)}: "
+                "use a bitstream and a driver of one release"
+            )
+        config = self._transport.config
+        found = self._transport.read_register("CONFIG_HASH")
+        if found != config.hash:
+            raise DeviceError(
+                f"the accelerator has configuration hash 0x{found:08X}, the host expects 0x{config.hash:08X} "
+                f"({config.name}): build the gateware with that configuration or name the one that is on the device"
+            )
+
+    def _recover(self) -> None:
+        """Abandon what runs, clear the error, and write the addresses of the image."""
+        try:
+            self._transport.write_register("CONTROL", Control.RESET)
+            self._wait_idle()
+        except DeviceError:
+            # The accelerator does not obey; whatever harder reset the link has is the last resort.
+            self._transport.reset()
+            self._transport.write_register("CONTROL", Control.RESET)
+            self._wait_idle()
+        image = self._image
+        for name in ("program_address", "embed_address", "logits_address"):
+            address: int = getattr(image, name)
+            self._transport.write_register(name.upper(), address & 0xFFFF_FFFF)
+            self._transport.write_register(f"{name.upper()}_HIGH", address >> 32)
+        for name in ("program_beats", "embed_beats", "vocabulary"):
+            self._transport.write_register(name.upper(), getattr(image, name))
+        self._failed = False
+
+    def _wait_idle(self) -> None:
+        deadline = time.monotonic() + RECOVERY_SECONDS
+        while self._transport.read_register("STATUS") & (Status.BUSY | Status.ERROR):
+            if time.monotonic() > deadline:
+                raise DeviceError(f"the accelerator did not come to rest within {RECOVERY_SECONDS:g} s of a reset")
+
+    def _error(self, token: int) -> str:
+        number = self._transport.read_register("ERROR_CAUSE")
+        try:
+            cause = ErrorCause(number)
+        except ValueError:
+            return f"the accelerator stopped at token {token} with the unknown error cause {number}"
+        return f"the accelerator stopped at token {token}: {ERROR_TEXT[cause]} ({cause.name})"
+
+    def _read_wide(self, name: str) -> int:
+        high = self._transport.read_register(f"{name}_HIGH")
+        return high << 32 | self._transport.read_register(name)
+
+    def _read_logits(self) -> npt.NDArray[np.int32]:
+        data = self._transport.read_memory(self._image.logits_address, self._image.vocabulary * LOGIT_BYTES)
+        return np.frombuffer(data, "<i4").astype(np.int32)
+
+
+def _version(value: int) -> str:
+    return f"{value >> 16}.{value & 0xFFFF}"

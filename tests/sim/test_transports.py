@@ -1,0 +1,47 @@
+"""The transport contract, and how a transport is found by name."""
+
+from __future__ import annotations
+
+import conformance
+import pytest
+from sterna.errors import SternaError
+from sterna.runtime.transport import open_transport, transports
+from sterna.spec.config import PRESETS
+from sterna_sim.memory import MemoryModel
+from sterna_sim.transport import VerilatorTransport
+
+
+@pytest.fixture(params=["stand-in", "stand-in, stalls", "accelerator"])
+def factory(request, open_standin):
+    if request.param == "stand-in":
+        return open_standin
+    if request.param == "stand-in, stalls":
+        return lambda: open_standin(memory=MemoryModel(stall=0.5, seed=3))
+    return lambda: VerilatorTransport(PRESETS["sim-tiny"])
+
+
+@pytest.mark.parametrize("check", conformance.CHECKS, ids=lambda check: check.__name__)
+def test_conformance(check, factory):
+    check(factory, conformance.SCRATCH)
+
+
+def test_entry_point(standin_verilog):
+    assert "verilator" in transports()
+    with open_transport("verilator", config="sim-small", verilog=standin_verilog) as transport:
+        assert isinstance(transport, VerilatorTransport)
+        assert transport.config is PRESETS["sim-small"]
+
+
+def test_unknown_transport():
+    with pytest.raises(SternaError, match=r"no device 'tin-can'.*verilator"):
+        open_transport("tin-can")
+
+
+def test_unknown_preset():
+    with pytest.raises(SternaError, match="no configuration 'huge'"):
+        VerilatorTransport("huge")
+
+
+def test_waves_need_a_writable_place(standin_verilog, tmp_path):
+    with pytest.raises(SternaError, match="waves cannot be written"):
+        VerilatorTransport("sim-small", verilog=standin_verilog, waves=tmp_path / "missing" / "out.fst")

@@ -1,0 +1,211 @@
+"""Whole tokens through the RTL: every row result equals golden's, on several geometries, builds and memories."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "sw"))
+from checkpoints import write_checkpoint
+from sterna_sim.cosim import CoSimulation, Mismatch, compare_trace
+from sterna_sim.memory import MemoryModel
+from sterna_sim.transport import VerilatorTransport
+
+from sterna.compiler.image import compile_model
+from sterna.errors import DeviceError
+from sterna.golden.model import GoldenModel, Trace
+from sterna.model.importer import import_checkpoint
+from sterna.model.store import Model
+from sterna.runtime.accelerator import AcceleratorEngine
+from sterna.spec.config import HardwareConfig, preset
+from sterna.spec.registers import Control, ErrorCause, Status
+
+TINY = preset("sim-tiny")
+# Wide vectors, no tail blocks, a beat for each quarter of a word: what sim-tiny and sim-small are not.
+WIDE = HardwareConfig(
+    name="wide-vector",
+    beat_bytes=4,
+    word_bytes=16,
+    vector_width=8,
+    tile_rows=128,
+    max_rows_per_word=1,
+    activation_depth=1024,
+    vector_depth=1024,
+    param_depth=1024,
+    state_depth=512,
+    prefetch_words=64,
+    burst_beats=16,
+    outstanding=2,
+)
+GEOMETRIES = {
+    "odd": {"hidden": 45, "layers": 2, "inner": 77, "vocab": 97},
+    "smallest": {"hidden": 3, "layers": 1, "inner": 5, "vocab": 7},
+    "tails": {"hidden": 130, "layers": 3, "inner": 259, "vocab": 211},
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    found = {}
+    for name, geometry in GEOMETRIES.items():
+        path = tmp_path_factory.mktemp(name)
+        import_checkpoint(write_checkpoint(path / "source", seed=7, **geometry), path / "model")
+        found[name] = Model.open(path / "model")
+    return found
+
+
+@pytest.mark.parametrize("config", [TINY, WIDE], ids=lambda c: c.name)
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_tokens_are_bit_exact(models, config, geometry):
+    model = models[geometry]
+    rng = np.random.default_rng(11)
+    with CoSimulation(model, config) as cosim:
+        for token in rng.integers(0, model.geometry.vocab, 4):
+            checked = cosim.step(int(token))
+            layer = 5 * model.geometry.hidden + 2 * model.geometry.inner
+            assert checked.integers == model.geometry.hidden + model.geometry.layers * layer + model.geometry.vocab
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [
+        MemoryModel(latency=1),
+        MemoryModel(latency=400),
+        MemoryModel(stall=0.4, seed=5),
+        MemoryModel(beats_numerator=1, beats_denominator=3, refresh_interval=780, refresh_cycles=30),
+    ],
+    ids=["short-latency", "long-latency", "stalls", "slow-with-refresh"],
+)
+def test_memory_timing_changes_cycles_only(models, memory):
+    with CoSimulation(models["tails"], TINY, memory=memory) as cosim:
+        for token in (1, 210, 5):
+            cosim.step(token)
+
+
+def test_logits_reach_memory_only_when_asked(models):
+    model = models["tails"]
+    golden = GoldenModel(model)
+    image = compile_model(model, TINY)
+    with VerilatorTransport(TINY, memory=MemoryModel(stall=0.3, seed=2)) as transport:
+        engine = AcceleratorEngine(transport, image, model.geometry)
+        first = engine.step(3, logits=True)
+        assert np.array_equal(first.logits, golden.step([3])[0])
+        transport.write_memory(image.logits_address, bytes(4 * 211))
+        assert engine.step(4).logits is None
+        golden.step([4])
+        assert transport.read_memory(image.logits_address, 4 * 211) == bytes(4 * 211)
+        assert np.array_equal(engine.step(5, logits=True).logits, golden.step([5])[0])
+
+
+def test_reset_starts_a_new_sequence(models):
+    model = models["odd"]
+    with VerilatorTransport(TINY) as transport:
+        engine = AcceleratorEngine(transport, compile_model(model, TINY), model.geometry)
+        first = engine.step(3, logits=True).logits
+        assert not np.array_equal(engine.step(3, logits=True).logits, first)
+        engine.reset()
+        assert np.array_equal(engine.step(3, logits=True).logits, first)
+
+
+class Broken:
+    """An engine whose next token fails; :meth:`check` sees the cause, mends, and sees the right token again."""
+
+    def __init__(self, model):
+        self.model, self.image = model, compile_model(model, TINY)
+        self.transport = VerilatorTransport(TINY)
+        self.engine = AcceleratorEngine(self.transport, self.image, model.geometry)
+        self.expected = self.engine.step(2, logits=True).logits
+        self.engine.reset()
+
+    def check(self, cause):
+        with pytest.raises(DeviceError) as caught:
+            self.engine.step(2)
+        assert cause.name in str(caught.value)
+        assert self.transport.read_register("ERROR_CAUSE") == cause
+        self.transport.fail_reads(None)
+        self.transport.fail_writes(None)
+        self.engine.load()
+        self.engine.reset()
+        assert np.array_equal(self.engine.step(2, logits=True).logits, self.expected)
+        self.engine.close()
+
+
+@pytest.mark.parametrize("place", [0.0, 0.5, 0.99])
+def test_read_error_is_reported_and_survived(models, place):
+    broken = Broken(models["odd"])
+    address = int(broken.image.program_beats * TINY.beat_bytes * place) & -TINY.beat_bytes
+    broken.transport.fail_reads(range(address, address + TINY.beat_bytes))
+    broken.check(ErrorCause.BUS_READ)
+
+
+def test_corrupt_weight_is_reported_and_survived(models):
+    broken = Broken(models["odd"])
+    end = broken.image.program_beats * TINY.beat_bytes
+    broken.transport.write_memory(end - 40, b"\xff")  # in the last words of trits: END is the last 32 bytes
+    broken.check(ErrorCause.BAD_TRIT)
+
+
+def test_unknown_descriptor_is_reported_and_survived(models):
+    broken = Broken(models["odd"])
+    broken.transport.write_memory(0, b"\x0f")
+    broken.check(ErrorCause.BAD_OPCODE)
+
+
+def test_program_without_end_is_reported_and_survived(models):
+    broken = Broken(models["odd"])
+    short = dataclasses.replace(broken.image, program_beats=broken.image.program_beats - 4)
+    broken.engine.close()
+    with VerilatorTransport(TINY) as transport:
+        engine = AcceleratorEngine(transport, short, broken.model.geometry)
+        with pytest.raises(DeviceError, match="STREAM_END"):
+            engine.step(2)
+
+
+def test_write_error_is_reported_and_survived(models):
+    broken = Broken(models["odd"])
+    broken.transport.fail_writes(range(broken.image.logits_address, broken.image.size))
+    with pytest.raises(DeviceError, match="BUS_WRITE"):
+        broken.engine.step(2, logits=True)
+    broken.transport.fail_writes(None)
+    broken.engine.reset()
+    assert np.array_equal(broken.engine.step(2, logits=True).logits, broken.expected)
+    broken.engine.close()
+
+
+def test_token_outside_the_vocabulary_is_reported_by_the_hardware_too(models):
+    broken = Broken(models["odd"])
+    transport = broken.transport
+    transport.write_register("TOKEN", 97)
+    transport.write_register("CONTROL", Control.START)
+    assert transport.wait(Status.ERROR | Status.DONE) & Status.ERROR
+    assert transport.read_register("ERROR_CAUSE") == ErrorCause.BAD_TOKEN
+    broken.engine.close()
+
+
+@pytest.mark.parametrize("cycles", [40, 700, 5000, 12000])
+def test_reset_in_the_middle_of_a_token(models, cycles):
+    broken = Broken(models["odd"])
+    transport = broken.transport
+    transport.write_register("TOKEN", 2)
+    transport.write_register("CONTROL", Control.START | Control.FRESH | Control.LOGITS)
+    transport.run(cycles)
+    transport.write_register("CONTROL", Control.RESET)
+    transport.run(2000)
+    assert transport.read_register("STATUS") == 0
+    assert np.array_equal(broken.engine.step(2, logits=True).logits, broken.expected)
+    broken.engine.close()
+
+
+def test_mismatch_names_layer_row_and_values():
+    trace = Trace()
+    trace.add("embedding", np.array([[1, 2, 3]]))
+    trace.add("layer 4 f", np.array([[7, 8]]))
+    compare_trace(trace, np.array([1, 2, 3, 7, 8], np.int32))
+    with pytest.raises(Mismatch, match=r"layer 4 f, row 1: the RTL has 9, the golden model 8"):
+        compare_trace(trace, np.array([1, 2, 3, 7, 9], np.int32))
+    with pytest.raises(Mismatch, match="made 1 of 2"):
+        compare_trace(trace, np.array([1, 2, 3, 7], np.int32))
+    with pytest.raises(Mismatch, match="made 6 row results"):
+        compare_trace(trace, np.array([1, 2, 3, 7, 8, 0], np.int32))

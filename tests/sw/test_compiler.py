@@ -1,0 +1,132 @@
+"""The compiler through the emulator: programs of odd geometries give the golden integers on every configuration."""
+
+import numpy as np
+import pytest
+from checkpoints import write_checkpoint
+
+from sterna.compiler.image import compile_model
+from sterna.compiler.layout import ColumnBlocks, tile_words
+from sterna.emulator.interpreter import Interpreter, ProgramError
+from sterna.errors import SternaError
+from sterna.golden.model import GoldenModel, Trace
+from sterna.model.importer import import_checkpoint
+from sterna.model.store import Model
+from sterna.spec import isa
+from sterna.spec.config import PRESETS, HardwareConfig, preset
+from sterna.spec.registers import ErrorCause
+
+ODD = HardwareConfig(
+    name="odd",
+    beat_bytes=4,
+    word_bytes=16,
+    vector_width=8,
+    tile_rows=48,
+    max_rows_per_word=8,
+    activation_depth=1024,
+    vector_depth=1024,
+    param_depth=1024,
+    state_depth=512,
+    prefetch_words=64,
+    burst_beats=16,
+)
+GEOMETRIES = [
+    {"hidden": 48, "layers": 2, "inner": 80, "vocab": 97},
+    {"hidden": 7, "layers": 1, "inner": 13, "vocab": 11},
+    {"hidden": 130, "layers": 3, "inner": 259, "vocab": 211},
+]
+
+
+def stored(tmp_path, **geometry) -> Model:
+    import_checkpoint(write_checkpoint(tmp_path / "source", seed=1, **geometry), tmp_path / "model")
+    return Model.open(tmp_path / "model")
+
+
+def stream(image, config, token):
+    (_, program), (_, embedding) = image.segments
+    row = image.embed_beats * config.beat_bytes
+    return np.frombuffer(embedding[token * row : (token + 1) * row] + program, np.uint8)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda g: "-".join(map(str, g.values())))
+@pytest.mark.parametrize("config", [preset("sim-tiny"), preset("sim-small"), ODD], ids=lambda c: c.name)
+def test_program_gives_the_golden_integers(tmp_path, geometry, config):
+    model = stored(tmp_path, **geometry)
+    image = compile_model(model, config)
+    golden, interpreter = GoldenModel(model), Interpreter(config)
+    for index, token in enumerate(np.random.default_rng(2).integers(0, geometry["vocab"], 4)):
+        trace = Trace()
+        logits = golden.step([token], trace=trace)
+        result = interpreter.run(stream(image, config, token), fresh=index == 0)
+        expected = np.concatenate([values[0] for _, values in trace.results])
+        assert np.array_equal(np.concatenate(result.trace), expected)
+        assert np.array_equal(result.logits, logits[0])
+        assert result.saturations == trace.saturations
+
+
+@pytest.mark.parametrize("config", [*PRESETS.values(), ODD], ids=lambda c: c.name)
+@pytest.mark.parametrize("columns", [1, 79, 80, 81, 160, 200, 512, 1000])
+def test_column_blocks_cover_the_columns_with_less_padding_than_a_segment(config, columns):
+    cut = ColumnBlocks.of(columns, config)
+    assert cut.blocks >= 1
+    smallest = config.lanes // config.max_rows_per_word
+    waste = cut.columns(config) - columns
+    assert 0 <= waste < (smallest if columns > config.lanes else config.lanes)
+    words = tile_words(np.ones((13, columns), np.int8), config)
+    assert words.shape == (cut.words(13), config.word_bytes)
+
+
+def test_every_column_reaches_its_place():
+    """One weight at a time, read back through the emulator's view of the words."""
+    config, columns, rows = ODD, 107, 3
+    cut = ColumnBlocks.of(columns, config)
+    assert cut.tails
+    activations = np.arange(1, columns + 1)
+    interpreter = Interpreter(config)
+    interpreter.activations[:columns] = activations
+    for column in range(columns):
+        trits = np.zeros((rows, columns), np.int8)
+        trits[1, column] = -1
+        data = tile_words(trits, config)
+        sums = interpreter._matmul({"count": rows, "blocks": cut.blocks, "tails": cut.tails}, _words(data))
+        assert sums.tolist() == [0, -(column + 1), 0]
+
+
+def _words(data):
+    from sterna.emulator.interpreter import _Stream
+
+    return _Stream(data.reshape(-1), data.shape[1])
+
+
+@pytest.mark.parametrize("memory", ["vector_depth", "param_depth", "state_depth", "activation_depth"])
+def test_model_that_does_not_fit_is_refused_by_name(tmp_path, memory):
+    import dataclasses
+
+    model = stored(tmp_path, hidden=48, layers=2, inner=80, vocab=97)
+    with pytest.raises(SternaError, match=memory):
+        compile_model(model, dataclasses.replace(preset("sim-tiny"), **{memory: 16}))
+
+
+def test_bad_programs_stop_with_their_cause(tmp_path):
+    config = preset("sim-small")
+    model = stored(tmp_path, hidden=48, layers=1, inner=80, vocab=97)
+    good = stream(compile_model(model, config), config, 3)
+
+    def cause(data):
+        with pytest.raises(ProgramError) as caught:
+            Interpreter(config).run(data, fresh=True)
+        return caught.value.cause
+
+    assert cause(good[: -config.word_bytes]) == ErrorCause.STREAM_END
+    assert cause(np.zeros(config.word_bytes, np.uint8)) == ErrorCause.BAD_OPCODE
+    corrupt = good.copy()
+    corrupt[-2 * config.word_bytes] = 243  # the last word of trits before END
+    assert cause(corrupt) == ErrorCause.BAD_TRIT
+
+
+def test_descriptor_round_trip_and_range():
+    data = isa.encode(opcode=isa.Opcode.QUANT, count=300, scale_exponent=-37)
+    assert isa.decode(data)["scale_exponent"] == -37 and isa.decode(data)["count"] == 300
+    with pytest.raises(ValueError, match="does not fit"):
+        isa.encode(count=1 << 16)
+    with pytest.raises(ValueError, match="no field"):
+        isa.encode(colour=1)
