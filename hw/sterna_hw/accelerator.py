@@ -5,9 +5,9 @@ from __future__ import annotations
 from amaranth import Cat, Module, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+
 from sterna.spec.config import HardwareConfig
 from sterna.spec.registers import REGISTER_SPACE_BITS, Control, ErrorCause, Status
-
 from sterna_hw.axi import AXI4Lite, AXI4Read, AXI4Write
 from sterna_hw.counters import TokenCounters
 from sterna_hw.embedding_rows import EmbeddingRows

@@ -7,6 +7,7 @@ from amaranth.hdl import ShapeLike
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
+
 from sterna.spec import isa, numerics
 from sterna.spec.config import HardwareConfig
 

@@ -12,9 +12,9 @@ from amaranth import Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In
 from amaranth.utils import exact_log2
+
 from sterna.spec import numerics
 from sterna.spec.config import HardwareConfig
-
 from sterna_hw.interfaces import MemoryRead, MemoryWrite, row_values, word_shape
 
 
@@ -116,9 +116,9 @@ class StateMemory(wiring.Component):
 class ParameterMemory(wiring.Component):
     """Norm weights and lower bounds: ``param_depth`` elements of 16 bits, written a stream word at a time.
 
-    A word holds ``params_per_word`` elements, little-endian, element 0 in bytes 0 and 1; ``word_write`` addresses
-    words, ``row_read`` rows of ``vector_width`` elements, ``element_read`` elements. Both read ports share the physical one
-    (see the top of this file); signedness is the reader's.
+    A word holds ``params_per_word`` elements, little-endian, element 0 in bytes 0 and 1. ``word_write`` addresses
+    words, ``row_read`` rows of ``vector_width`` elements, ``element_read`` elements. The read ports share the physical
+    one (see the top of this file); signedness is the reader's.
     """
 
     def __init__(self, *, config: HardwareConfig) -> None:

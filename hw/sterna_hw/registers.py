@@ -5,9 +5,9 @@ from __future__ import annotations
 from amaranth import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+
 from sterna.spec.config import HardwareConfig
 from sterna.spec.registers import MAGIC, REGISTER_SPACE_BITS, REGISTERS, VERSION, Access
-
 from sterna_hw.axi import AXI4Lite, Response
 
 CONTROL = "CONTROL"  # acts when written, reads as 0

@@ -5,11 +5,11 @@ from __future__ import annotations
 from amaranth import Cat, Module, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+
 from sterna.spec import isa
 from sterna.spec.config import HardwareConfig
 from sterna.spec.isa import Opcode, RowOp
 from sterna.spec.registers import ErrorCause
-
 from sterna_hw.interfaces import MemoryWrite, lanes_job, row_job, segment, vector_job, word_shape, word_stream
 
 STREAM_END_PATIENCE = 16  # idle cycles without a word after which none is in a buffer on its way

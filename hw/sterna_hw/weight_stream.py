@@ -7,8 +7,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
-from sterna.spec.config import HardwareConfig
 
+from sterna.spec.config import HardwareConfig
 from sterna_hw.axi import BOUNDARY_BYTES, AXI4Read, Burst, burst_size
 from sterna_hw.interfaces import segment, word_stream
 

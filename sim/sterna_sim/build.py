@@ -1,7 +1,7 @@
 """From a configuration to a shared library that simulates it: Amaranth, Verilator, C++, each step cached.
 
 Verilog text is kept by the hash of the gateware's sources and the configuration, libraries by the hash of the text,
-the harness, the flags, the tools and (for ``-march=native``) the processor. Nothing is imported or run on a warm start.
+the harness, the flags and the tools. Nothing is imported or run on a warm start.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -57,7 +56,7 @@ VERILATOR_FLAGS += [
 VERILATOR_WAVE_FLAGS = ["--trace-fst", "--trace-structs"]
 COMPILE_FLAGS = ["-std=gnu++17", "-fPIC", "-fvisibility=hidden", "-DVERILATOR=1", "-DVM_SC=0", "-DVM_COVERAGE=0"]
 COMPILE_FLAGS += ["-DVM_TIMING=0", "-DVM_TRACE_VCD=0", "-DVM_TRACE_SAIF=0", "-w"]
-FAST_FLAGS = ["-O3"]  # what runs every cycle
+FAST_FLAGS = ["-O3"]  # what runs every cycle; -march=native measured no faster, and libraries would not be portable
 SLOW_FLAGS = ["-O1"]  # construction, and Verilator's run time
 
 Progress = Callable[[str], None]
@@ -108,33 +107,30 @@ def library(text: str, *, waves: bool = False, progress: Progress | None = None)
         SternaError: Verilator or a C++ compiler is missing, or the build failed; the log is kept.
     """
     compiler = _compiler()
-    native = _native_flags(compiler)
     flags = [
         *VERILATOR_FLAGS,
         *(VERILATOR_WAVE_FLAGS if waves else []),
         *COMPILE_FLAGS,
         *FAST_FLAGS,
         *SLOW_FLAGS,
-        *native,
     ]
     digest = hashlib.sha256(json.dumps([text, flags, _version("verilator"), _identity(compiler)]).encode())
     for path in _harness_sources():
         digest.update(path.name.encode() + path.read_bytes())
-    if native:
-        digest.update(_processor().encode())
     target = cache_root() / "verilator" / digest.hexdigest()[:20]
     if (target / LIBRARY).exists():
         return target / LIBRARY
     target.parent.mkdir(parents=True, exist_ok=True)
     with _locked(target.with_suffix(".lock"), progress):
         if not (target / LIBRARY).exists():
-            _build(target, text, waves=waves, compiler=compiler, native=native, progress=progress)
+            _build(target, text, waves=waves, compiler=compiler, progress=progress)
     return target / LIBRARY
 
 
 def _convert(config: HardwareConfig) -> str:
     try:
         from amaranth.back import verilog as backend
+
         from sterna_hw.accelerator import Accelerator
     except ImportError as error:
         raise SternaError(
@@ -143,9 +139,7 @@ def _convert(config: HardwareConfig) -> str:
     return str(backend.convert(Accelerator(config=config), name=TOP, strip_internal_attrs=True))
 
 
-def _build(
-    target: Path, text: str, *, waves: bool, compiler: str, native: list[str], progress: Progress | None
-) -> None:
+def _build(target: Path, text: str, *, waves: bool, compiler: str, progress: Progress | None) -> None:
     """Build in a folder beside ``target`` and rename it, so that what stands under the final name is whole."""
     work = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
     log = target.with_suffix(".log")
@@ -169,7 +163,6 @@ def _build(
         common = [
             compiler,
             *COMPILE_FLAGS,
-            *native,
             f"-DVM_TRACE={waves:d}",
             f"-DVM_TRACE_FST={waves:d}",
             *include,
@@ -254,20 +247,6 @@ def _compiler() -> str:
 @functools.cache
 def _identity(compiler: str) -> str:
     return subprocess.run([compiler, "--version"], text=True, capture_output=True).stdout.split("\n", 1)[0]
-
-
-def _native_flags(compiler: str) -> list[str]:
-    return ["-march=native"] if platform.machine() in ("x86_64", "AMD64") else []
-
-
-@functools.cache
-def _processor() -> str:
-    """What ``-march=native`` depends on."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("flags"):
-                return " ".join(sorted(line.split(":", 1)[1].split()))
-    return platform.processor()
 
 
 def _harness_sources() -> Iterable[Path]:

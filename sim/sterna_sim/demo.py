@@ -38,8 +38,10 @@ def main() -> int:
 
 def _run(arguments: argparse.Namespace) -> None:
     model = Model.open(arguments.model)
-    tokenizer = Tokenizer.of(model)
-    prompt = tokenizer.encode(arguments.prompt or PROMPT)
+    tokenizer = Tokenizer.open(model.path, bos_id=model.bos_id, eos_id=model.eos_id)
+    if tokenizer is None:
+        raise SternaError(f"{arguments.model} has no tokenizer; import a checkpoint that has one")
+    prompt = tokenizer.encode(arguments.prompt or PROMPT, start=True)
     config = preset(arguments.config)
 
     def note(words: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sterna.errors import DeviceError
 
+from sterna.errors import DeviceError
 from sterna_sim.memory import MemoryModel
 
 POLL_INTERVAL = 60  # cycles between two looks at a register while waiting
@@ -114,7 +115,7 @@ class Device:
             memory.refresh_interval,
             memory.refresh_cycles,
         )
-        path = str(waves).encode() if waves else None
+        path = os.fsencode(waves) if waves else None
         handle = self._library.sterna_create(ctypes.byref(config), path, window.start, window.stop)
         if not handle:
             raise DeviceError(f"the host has no room for a simulated memory of {memory.size} bytes")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
 from sterna.errors import DeviceError, SternaError
 from sterna.runtime.transport import Transport, register_offset
 from sterna.spec.config import HardwareConfig, preset
 from sterna.spec.registers import Control, Status
-
 from sterna_sim import build
 from sterna_sim.device import Device, Outcome, Traffic
 from sterna_sim.memory import MemoryModel

@@ -48,7 +48,7 @@ class QuickVerilator(Verilator):
             return
         scratch = RUNTIME.with_name(f"{RUNTIME.name}.{os.getpid()}")
         scratch.mkdir(exist_ok=True)
-        for path in Path(self.build_dir).glob("verilated*.[od]"):
+        for path in Path(self.build_dir).glob("verilated*.o"):
             shutil.copyfile(path, scratch / path.name)
         with contextlib.suppress(OSError):  # another worker was first
             scratch.rename(RUNTIME)
@@ -90,11 +90,15 @@ def run_bench(component: wiring.Component, module: str, *, parameters: Mapping[s
             test_filter=os.environ.get("STERNA_COCOTB_FILTER"),
             extra_env={name: str(value) for name, value in (parameters or {}).items()},
         )
-    except SystemExit:  # under pytest the runner leaves this way after a failure
-        if not results.exists():
-            raise AssertionError(f"the simulation of {module} ended without results, seed {seed}") from None
+        crashed = ""
+    except SystemExit as error:  # under pytest the runner leaves this way after a failure
+        crashed = f", exit status {error.code}"
+    repeat = f"repeat: STERNA_SEED={seed}"
+    assert results.exists(), f"the simulation of {module} ended without results{crashed}; {repeat}"
     tests, failed = get_results(results)
-    assert tests > 0 and failed == 0, f"{failed} of {tests} cocotb tests of {module} failed; repeat: STERNA_SEED={seed}"
+    assert tests > 0, f"{module} has no test; is STERNA_COCOTB_FILTER right?"
+    assert not failed and not crashed, f"{failed} of {tests} cocotb tests of {module} failed{crashed}; {repeat}"
+    results.unlink()
 
 
 def _build(runner: QuickVerilator, text: str, build: Path) -> None:

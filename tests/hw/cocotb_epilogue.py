@@ -111,15 +111,17 @@ async def blocked_logits(dut: Any) -> None:
     """Logits that are not taken stop the rows; nothing is lost when they move again."""
     bench = Bench(dut, "blocked", 0.0, 0.0)
     await start(dut)
-    bench.logits.stall = 1.0
-    job = random_job(bench, RowOp.LOGIT, 100)
-    bench.rows.send_all(job.rows())
-    running = cocotb.start_soon(bench.run_one(job))
-    for _ in range(150):
-        await RisingEdge(dut.clk)
-    assert bench.accepted < 40 and not int(dut.rows__ready.value) and not bench.done_count
-    bench.logits.stall = 0.0
-    await running
+    for count in (100, 1, 2, 3):
+        bench.logits.stall = 1.0
+        job, done, accepted = random_job(bench, RowOp.LOGIT, count), bench.done_count, bench.accepted
+        bench.rows.send_all(job.rows())
+        running = cocotb.start_soon(bench.run_one(job))
+        for _ in range(150):
+            await RisingEdge(dut.clk)
+        assert bench.accepted - accepted < 40 and not int(dut.rows__ready.value), "rows were not stopped"
+        assert bench.done_count == done, "done before the last logit was taken"
+        bench.logits.stall = 0.0
+        await running
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")

@@ -12,9 +12,10 @@ import cocotb
 import numpy as np
 import numpy.typing as npt
 from cocotb.triggers import ClockCycles, RisingEdge
+from streams import Sink, Source, cycle, seeded, start
+
 from sterna.spec.config import HardwareConfig
 from sterna_hw.lanes import FIRST_WORD, job_cycles, pipeline_depth
-from streams import Sink, Source, cycle, seeded, start
 
 CONFIG = HardwareConfig(**json.loads(os.environ["STERNA_TEST_CONFIG"]))
 WORD = CONFIG.word_bytes
@@ -273,19 +274,24 @@ async def next_job_in_the_cycle_of_done(dut: Any) -> None:
 
 @cocotb.test(timeout_time=LIMIT, timeout_unit=UNIT)
 async def starved_short_blocks(dut: Any) -> None:
-    """The last word of a block comes late, when the next tables stand ready: the first rows come again at once."""
+    """Words come late, when the tables of the next block stand ready too: rows come again as soon as they ever can."""
     bench = await begin(dut)
     most = CONFIG.max_rows_per_word
     sizes = {1, 2, 3, 4, 5, 3 * most - 1, 3 * most, 3 * most + 1, 4 * most - 1, 4 * most, 4 * most + 1, 5 * most}
     for rows in sorted(size for size in sizes if size <= CONFIG.tile_rows):
-        job = random_job(bench.rng, rows=rows, most_blocks=2, tails=bench.rng.choice([most - 1, 0]))
-        await bench.start(job)
-        for block in job.blocks_of_words():
-            words = [int.from_bytes(word, "little") for word in block]
-            bench.words.send_all(words[:-1])
-            await ClockCycles(dut.clk, FIRST_WORD + 260)
-            bench.words.send(words[-1])
-        await bench.finish(job)
+        for late in ("last words", "even blocks", "odd blocks"):
+            job = random_job(bench.rng, rows=rows, most_blocks=2, tails=bench.rng.choice([most - 1, most - 1, 0]))
+            await bench.start(job)
+            for number, block in enumerate(job.blocks_of_words()):
+                words = [int.from_bytes(word, "little") for word in block]
+                at_once = {"last words": len(words) - 1, "even blocks": number % 2, "odd blocks": 1 - number % 2}[late]
+                if late != "last words":
+                    at_once *= len(words)
+                bench.words.send_all(words[:at_once])
+                if at_once < len(words):
+                    await ClockCycles(dut.clk, FIRST_WORD + 260)
+                    bench.words.send_all(words[at_once:])
+            await bench.finish(job)
 
 
 @cocotb.test(timeout_time=LIMIT, timeout_unit=UNIT)

@@ -30,13 +30,18 @@ class Ram(AxiRamWrite):
         await super()._write(address, data)
 
 
-async def prepare(dut: Any, stall: float) -> tuple[Any, Ram, WriteChecker]:
-    rng = seeded(dut)
+async def quiet(dut: Any) -> None:
     for name in ("start", "enable", "address", "flush", "values__valid", "bus__awready", "bus__wready", "bus__bvalid"):
         getattr(dut, name).value = 0
+    dut.bus__bresp.value = 0
     await start(dut, limit=400_000)
+
+
+async def prepare(dut: Any, stall: float) -> tuple[Any, Ram, WriteChecker]:
+    rng = seeded(dut)
+    await quiet(dut)
     ram = Ram(write_bus(dut, "bus"), dut.clk, size=SIZE)
-    ram.log.setLevel("WARNING")
+    ram.log.setLevel("ERROR")
     if stall:
         for channel in (ram.aw_channel, ram.w_channel, ram.b_channel):
             channel.set_pause_generator(stalls(rng, stall))
@@ -148,6 +153,27 @@ async def idle_means_answered(dut: Any) -> None:
     ram.b_channel.pause = False
     await until_idle(dut, 20)
     assert ram.read(0, 8) == in_memory([5, 6])
+
+
+@cocotb.test()
+async def answers_wait(dut: Any) -> None:
+    """Only so many bursts go unanswered; each answer lets one more go."""
+    rng = seeded(dut)
+    await quiet(dut)
+    checker = WriteChecker(dut, "bus", outstanding=OUTSTANDING, max_beats=LONGEST)
+    dut.bus__awready.value = dut.bus__wready.value = 1
+    source = Source(dut, "values", 0, rng)
+    await begin(dut, 0, True)
+    total = OUTSTANDING + 5
+    count = total * LONGEST * PER_BEAT
+    source.send_all(payload(i, i == count - 1) for i in range(count))
+    for answered in range(total + 1):
+        await ClockCycles(dut.clk, (total if not answered else 2) * LONGEST * PER_BEAT + 20)
+        assert len(checker.bursts) == min(OUTSTANDING + answered, total)
+        assert int(dut.idle.value) == (answered == total)
+        dut.bus__bvalid.value = 1 if answered < total else 0
+        await RisingEdge(dut.clk)
+        dut.bus__bvalid.value = 0
 
 
 @cocotb.test()

@@ -10,8 +10,9 @@ from typing import Any
 
 import cocotb
 from cocotb.triggers import RisingEdge
-from sterna.spec.config import HardwareConfig
 from streams import seeded, start
+
+from sterna.spec.config import HardwareConfig
 
 CONFIG = HardwareConfig(**json.loads(os.environ["STERNA_TEST_CONFIG"]))
 CYCLES = 6000

@@ -9,8 +9,9 @@ import cocotb
 from axi_checks import stalls
 from cocotb.triggers import ClockCycles, ReadOnly, RisingEdge, with_timeout
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster
-from sterna.spec.registers import MAGIC, OFFSET, REGISTER_SPACE_BITS, REGISTERS, VERSION, Access
 from streams import seeded, start
+
+from sterna.spec.registers import MAGIC, OFFSET, REGISTER_SPACE_BITS, REGISTERS, VERSION, Access
 
 CONFIG_HASH = int(os.environ["CONFIG_HASH"])
 CONSTANTS = {"MAGIC": MAGIC, "VERSION": VERSION, "CONFIG_HASH": CONFIG_HASH}
@@ -214,3 +215,32 @@ async def reads_wait(dut: Any) -> None:
         dut.bus__rready.value = 0
         await edge
         assert not int(dut.bus__rvalid.value)
+
+
+@cocotb.test()
+async def requests_behind_an_answer(dut: Any) -> None:
+    """A second write and read wait while the answers of the first are not taken; then each is answered once."""
+    rng = await prepare(dut)
+    edge = RisingEdge(dut.clk)
+    for turn in range(10):
+        first, second = rng.getrandbits(32), rng.getrandbits(32)
+        dut.status.value, dut.sampled.value = first, second
+        dut.bus__wstrb.value = 15
+        dut.bus__bready.value = dut.bus__rready.value = 0
+        # The first write is fine and the second is not: their answers differ.
+        for name, write_to, value in (("STATUS", "TOKEN", first), ("SAMPLED", "MAGIC", second)):
+            dut.bus__araddr.value, dut.bus__awaddr.value, dut.bus__wdata.value = OFFSET[name], OFFSET[write_to], value
+            dut.bus__awvalid.value = dut.bus__wvalid.value = dut.bus__arvalid.value = 1
+            await edge
+            assert int(dut.bus__awready.value) and int(dut.bus__wready.value) and int(dut.bus__arready.value)
+            dut.bus__awvalid.value = dut.bus__wvalid.value = dut.bus__arvalid.value = 0
+            await ClockCycles(dut.clk, rng.randint(2, 5))
+        for data, answer in ((first, OKAY), (second, SLVERR)):
+            assert int(dut.bus__bvalid.value) and int(dut.bus__rvalid.value), f"turn {turn}"
+            assert (int(dut.bus__bresp.value), int(dut.bus__rdata.value)) == (answer, data), f"turn {turn}"
+            dut.bus__bready.value = dut.bus__rready.value = 1
+            await edge
+            dut.bus__bready.value = dut.bus__rready.value = 0
+            await ClockCycles(dut.clk, 4)
+        assert not int(dut.bus__bvalid.value) and not int(dut.bus__rvalid.value), f"turn {turn}"
+        assert int(dut.token.value) == first

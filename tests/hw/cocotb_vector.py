@@ -71,6 +71,7 @@ class Bench:
         self.s1 = self.s2 = 0
         self.scale: int | None = None  # as a port; unknown after reset
         self.begun = 0
+        self.quantising = False
         self.finished = Event()
         self.jobs = Source(dut, "job", stall=0.3, rng=self.rng)
         self.clear()
@@ -117,8 +118,6 @@ class Bench:
                 assert not self.ended, "done twice"
                 self.ended = cycle()
                 self.finished.set()
-
-    quantising = False
 
     async def run(self, job: Job, s2: int = 0) -> None:
         """Run a job and check everything about it."""
@@ -228,6 +227,27 @@ async def corners(dut: Any) -> None:
     for count in sorted({1, WIDTH, WIDTH + 1, 3 * WIDTH - 1}):
         for values, params in patterns(bench.rng, count):
             await bench.vector(values, params, bench.rng.getrandbits(64))
+
+
+def tie_vector(rng: random.Random) -> np.ndarray:
+    """With weights of +-1: normalised elements halfway between two integers that give different activations."""
+    top = rng.randrange(1 << 22, 1 << 23)
+    half_bits = top.bit_length() - numerics.NORMALISED_BITS
+    reciprocal = numerics.quantiser_scalars(top, 0, 0, ScaleConstants(0, 0, 0, 1 << 23, 0)).reciprocal
+    above = [-(-((2 * q + 1) << (numerics.RECIPROCAL_FRAC - 1)) // reciprocal) for q in range(numerics.Q_MAX)]
+    values = [top, *((2 * t - 1) << (half_bits - 1) for t in above)]
+    rng.shuffle(values)
+    return np.array([rng.choice((-1, 1)) * value for value in values])
+
+
+@cocotb.test()
+async def ties(dut: Any) -> None:
+    """Every activation has its ties, of both signs: halves go upwards."""
+    bench = Bench(dut, "ties")
+    await bench.begin()
+    for _ in range(4):
+        values = tie_vector(bench.rng)
+        await bench.vector(values, np.array([bench.rng.choice((-1, 1)) for _ in values]), bench.rng.getrandbits(40))
 
 
 @cocotb.test()

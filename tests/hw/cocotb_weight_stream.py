@@ -72,10 +72,10 @@ class PipelinedMemory:
 
 
 class Watch:
-    """Counts the cycles of the report signals and notes when arvalid first rose."""
+    """Notes the cycles of the report signals and of the first arvalid; idle must not show with bursts in flight."""
 
-    def __init__(self, dut: Any) -> None:
-        self._dut = dut
+    def __init__(self, dut: Any, checker: ReadChecker) -> None:
+        self._dut, self._checker = dut, checker
         self.beat: list[int] = []
         self.starved: list[int] = []
         self.first_request = 0
@@ -89,8 +89,11 @@ class Watch:
                 self.beat.append(cycle())
             if int(dut.starved.value):
                 self.starved.append(cycle())
-            if not self.first_request and int(dut.bus__arvalid.value):
+            requested = int(dut.bus__arvalid.value)
+            if requested and not self.first_request:
                 self.first_request = cycle()
+            if requested or self._checker.in_flight:
+                assert not int(dut.idle.value), "idle with bursts in flight"
 
 
 async def until_idle(dut: Any, limit: int = 20_000) -> None:
@@ -129,9 +132,9 @@ def slow_ram(dut: Any, rng: Any, memory: bytes, stall: float) -> AxiRamRead:
 async def random_segments(dut: Any) -> None:
     """Words in order across segments, whatever stalls; bursts legal and as few as they can be."""
     rng, memory = await prepare(dut)
-    slow_ram(dut, rng, memory, 0.3)
+    ram = slow_ram(dut, rng, memory, 0.3)
     checker = ReadChecker(dut, "bus", outstanding=OUTSTANDING, max_beats=BURST)
-    watch = Watch(dut)
+    watch = Watch(dut, checker)
     source = Source(dut, "segment", 0.4, rng)
     sink = Sink(dut, "words", 0.3, rng)
     expected, bursts = [], []
@@ -147,6 +150,7 @@ async def random_segments(dut: Any) -> None:
             address, beats = address + count * BEAT, beats - count
         if rng.random() < 0.3:  # a consumer that pauses or runs free
             sink.stall = rng.choice([0, 0.3, 0.9])
+            ram.ar_channel.set_pause_generator(stalls(rng, rng.choice([0, 0.3, 0.9])))
             await ClockCycles(dut.clk, rng.randint(1, 200))
     assert await sink.wait(len(expected)) == expected
     await until_idle(dut)
@@ -163,7 +167,7 @@ async def every_cycle(dut: Any) -> None:
     _, memory = await prepare(dut)
     PipelinedMemory(dut, memory, 8)  # the outstanding short segments cover it
     checker = ReadChecker(dut, "bus", outstanding=OUTSTANDING, max_beats=BURST)
-    watch = Watch(dut)
+    watch = Watch(dut, checker)
     source = Source(dut, "segment", 0)
     sink = Sink(dut, "words", 0)
     short = max(4, PER_WORD)
@@ -187,7 +191,7 @@ async def room(dut: Any) -> None:
     _, memory = await prepare(dut)
     PipelinedMemory(dut, memory, 5)
     checker = ReadChecker(dut, "bus", outstanding=OUTSTANDING, max_beats=BURST)
-    watch = Watch(dut)
+    watch = Watch(dut, checker)
     source = Source(dut, "segment", 0)
     beats = 3 * CAPACITY
     source.send(segment(0, beats))
@@ -207,7 +211,7 @@ async def flush_anywhere(dut: Any) -> None:
     """After a flush at any moment the next segment gives its own words and nothing else."""
     rng, memory = await prepare(dut)
     slow_ram(dut, rng, memory, 0.3)
-    ReadChecker(dut, "bus", outstanding=OUTSTANDING, max_beats=BURST)
+    Watch(dut, ReadChecker(dut, "bus", outstanding=OUTSTANDING, max_beats=BURST))
     sink = Sink(dut, "words", 0.3, rng, check=False)
     await flush(dut)  # with nothing to do
     for turn in range(100):
@@ -247,7 +251,7 @@ async def error_response(dut: Any) -> None:
     ram = PipelinedMemory(dut, memory, 4, frozenset({3 * BEAT}))
     source = Source(dut, "segment", 0)
     sink = Sink(dut, "words", 0)
-    watch = Watch(dut)
+    watch = Watch(dut, ReadChecker(dut, "bus", outstanding=OUTSTANDING, max_beats=BURST))
     source.send(segment(0, 2 * BURST))
     for _ in range(1000):
         await RisingEdge(dut.clk)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 
 import pytest
 from bench import run_bench
+
 from sterna.spec.config import HardwareConfig, preset
 from sterna_hw.lanes import TernaryLanes, job_cycles
 
@@ -45,7 +47,9 @@ def test_job_cycles_by_hand() -> None:
     ("change", "text"),
     [({"max_rows_per_word": 32}, "max_rows_per_word"), ({"activation_depth": 100}, "activation_depth")],
 )
+@pytest.mark.filterwarnings("ignore:.*never used")  # Amaranth wants every component used
 def test_impossible_configurations_are_refused(change: dict[str, int], text: str) -> None:
     config: HardwareConfig = dataclasses.replace(TINY, word_bytes=64, **change)
     with pytest.raises(ValueError, match=text):
         TernaryLanes(config=config)
+    gc.collect()

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from bench import run_bench
+
 from sterna.spec import numerics
 from sterna.spec.config import preset
 from sterna_hw.logits_writer import LogitsWriter

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 
 import pytest
 from amaranth import Module
 from amaranth.lib import wiring
 from bench import run_bench
+
 from sterna.spec.config import HardwareConfig, preset
 from sterna_hw.memories import ActivationMemory, ParameterMemory, StateMemory, VectorMemory
 
@@ -49,6 +51,8 @@ def test_memories(vector_width: int) -> None:
     ("kind", "field"),
     [(VectorMemory, "vector_depth"), (ParameterMemory, "param_depth"), (ActivationMemory, "activation_depth")],
 )
+@pytest.mark.filterwarnings("ignore:.*never used")  # Amaranth wants every component used
 def test_a_depth_that_is_no_whole_number_of_rows_is_refused(kind: type, field: str) -> None:
     with pytest.raises(ValueError, match=field):
         kind(config=dataclasses.replace(SMALL, **{field: 97}))
+    gc.collect()

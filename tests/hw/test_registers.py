@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench import run_bench
+
 from sterna.spec.config import preset
 from sterna_hw.registers import Registers
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from bench import run_bench
+
 from sterna.spec.config import HardwareConfig
 from sterna_hw.weight_stream import WeightStream
 
@@ -27,7 +28,7 @@ def config(beat: int, word: int, **changes: int) -> HardwareConfig:
     "built",
     [
         config(8, 8),
-        config(16, 32, burst_beats=12, prefetch_words=33, address_width=40),  # nothing a power of two
+        config(16, 32, burst_beats=13, prefetch_words=32, address_width=40),  # fills up to one beat less than a burst
         config(4, 16),
     ],
     ids=lambda built: built.name,

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+
 from sterna.errors import DeviceError
 from sterna.runtime.transport import Transport
 from sterna.spec.registers import MAGIC, REGISTERS, VERSION, Access, Control, Status

@@ -7,6 +7,7 @@ from functools import cache
 import pytest
 from amaranth.back import verilog
 from standin import StandIn
+
 from sterna.spec.config import PRESETS, HardwareConfig
 from sterna_sim.transport import VerilatorTransport
 

@@ -1,6 +1,6 @@
 """A small block with the accelerator's ports, so that harness, transport and driver have a test of their own.
 
-On START it reads PROGRAM_BEATS beats from PROGRAM_ADDRESS and adds up the low 32 bits of each (each also goes to the trace);
+On START it reads PROGRAM_BEATS beats from PROGRAM_ADDRESS and adds up the low 32 bits of each (all go to the trace);
 SAMPLED is that sum, plus TOKEN, plus SAMPLED of the last token unless FRESH. With LOGITS, VOCABULARY numbers
 SAMPLED, SAMPLED + 1, ... go to LOGITS_ADDRESS. A token at or above VOCABULARY and error responses end in ERROR.
 EMBED_BEATS chooses one of :class:`Bug`, so that the harness can be seen to find it.
@@ -14,6 +14,7 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
+
 from sterna.spec.config import HardwareConfig
 from sterna.spec.registers import MAGIC, OFFSET, REGISTER_SPACE_BITS, VERSION, Control, ErrorCause
 

@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from standin import Bug
+
 from sterna.errors import DeviceError, SternaError
 from sterna.spec.registers import Control, ErrorCause, Status
 from sterna_sim.memory import MemoryModel
@@ -68,8 +69,8 @@ def test_traffic_is_counted(open_standin):
     assert transport.read_register("READ_BEATS") == 300
 
 
-# From START to DONE the stand-in spends 5 cycles of its own: one to ask, one until the memory sees the address (its
-# latency counts from there), one to notice the last beat, one to leave READ and one in END.
+# Cycles of the stand-in's own between START and DONE: one before it asks, one to notice the last beat, one in END.
+# Latency counts from the cycle of the address handshake.
 OWN_CYCLES = 3
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import conformance
 import pytest
+
 from sterna.errors import SternaError
 from sterna.runtime.transport import open_transport, transports
 from sterna.spec.config import PRESETS

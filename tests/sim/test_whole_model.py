@@ -9,9 +9,6 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "sw"))
 from checkpoints import write_checkpoint
-from sterna_sim.cosim import CoSimulation, Mismatch, compare_trace
-from sterna_sim.memory import MemoryModel
-from sterna_sim.transport import VerilatorTransport
 
 from sterna.compiler.image import compile_model
 from sterna.errors import DeviceError
@@ -21,6 +18,9 @@ from sterna.model.store import Model
 from sterna.runtime.accelerator import AcceleratorEngine
 from sterna.spec.config import HardwareConfig, preset
 from sterna.spec.registers import Control, ErrorCause, Status
+from sterna_sim.cosim import CoSimulation, Mismatch, compare_trace
+from sterna_sim.memory import MemoryModel
+from sterna_sim.transport import VerilatorTransport
 
 TINY = preset("sim-tiny")
 # Wide vectors, no tail blocks, a beat for each quarter of a word: what sim-tiny and sim-small are not.

@@ -23,7 +23,7 @@ def test_formats_of_the_numerics_document_are_those_of_the_code():
         f"{numerics.VALUE_WIDTH} signed",
         str(numerics.GATE_IN_FRAC),
     ]
-    assert rows["σ, f"][2] == str(numerics.GATE_FRAC)
+    assert rows["sigma, f"][2] == str(numerics.GATE_FRAC)
     assert rows["state h"][1:3] == [f"{numerics.VALUE_WIDTH} signed", str(numerics.STATE_FRAC)]
     assert rows["logit"][1:3] == [f"{numerics.VALUE_WIDTH} signed", str(numerics.LOGIT_FRAC)]
     assert rows["scale mantissa"][1] == f"{numerics.SCALE_MANTISSA_BITS} unsigned"

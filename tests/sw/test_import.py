@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoints import make_tensors, round_to, write_checkpoint
+
 from sterna.cli import import_ as import_command
 from sterna.cli import info as info_command
 from sterna.errors import SternaError
@@ -511,3 +512,14 @@ def test_commands(tmp_path, capsys):
     rewrite(target / "model.safetensors", lambda data: data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(SternaError, match="does not match its checksum"):
         run_command("info", target, "--verify")
+
+
+def test_exit_code_and_sentence_of_the_command_line(tmp_path, capsys):
+    main = pytest.importorskip("sterna.cli.main").main
+    source = write_checkpoint(tmp_path / "source", **SIZES, replace=spoilt(GATE, np.nan))
+    assert main(["import", str(source), str(tmp_path / "model")]) == 2
+    error = capsys.readouterr().err
+    assert f"tensor {GATE} holds nan at [105, 36]" in error
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == [source]
+    assert main(["info", str(tmp_path / "model")]) == 2

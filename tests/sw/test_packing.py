@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sterna.errors import SternaError
 from sterna.spec.packing import CODES, PLACE_VALUES, TRITS_PER_BYTE, ZERO_CODE, code_table, gray_walk, pack, unpack
 

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from checkpoints import make_tensors, round_to, write_checkpoint
 from safetensors import safe_open
+
 from sterna.errors import SternaError
 from sterna.model.importer import import_checkpoint
 from sterna.model.quantise import embedding_frac
 from sterna.model.store import Embedding, Model
 from sterna.model.summary import summarise, trit_counts
 
-SIZES = {"hidden": 37, "layers": 2, "inner": 53, "vocab": 101, "seed": 1}
+SIZES = {"hidden": 37, "layers": 3, "inner": 53, "vocab": 101, "seed": 1}
 
 
 @pytest.fixture
@@ -72,8 +73,11 @@ def test_published_library_reads_the_weights_and_arrays_are_aligned(model_dir):
         assert np.array_equal(file.get_tensor("layers.1.down.trits"), model.layers[1].down.packed)
         assert np.array_equal(file.get_tensor("layers.0.g.norm"), model.layers[0].g.norm)
         assert float(file.get_tensor("head.beta")) == model.head.beta
-    assert model.norm.flags.aligned
-    assert model.embedding.bits.flags.aligned
+    data = (model_dir / "model.safetensors").read_bytes()
+    start = 8 + struct.unpack("<Q", data[:8])[0]
+    for name, entry in json.loads(data[8:start]).items():
+        size = {"U8": 1, "U16": 2, "F32": 4}[entry["dtype"]]
+        assert (start + entry["data_offsets"][0]) % size == 0, name
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
@@ -119,9 +123,18 @@ def test_embedding_rounds_half_to_even():
     assert embedding.integers([0]).tolist() == [[0, 2, 2, 0]]
 
 
-@pytest.mark.parametrize("ids", [[-1], [101], [3, 400], [1.5], [True]])
-def test_embedding_refuses_wrong_ids(model_dir, ids):
-    with pytest.raises(SternaError, match="token id"):
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([3, -1], "token id -1 is outside the vocabulary of 101"),
+        ([101], "token id 101 is outside"),
+        ([3, 400], "token id 400 is outside"),
+        ([1.5], "token ids must be integers"),
+        ([True], "token ids must be integers"),
+    ],
+)
+def test_embedding_refuses_wrong_ids(model_dir, ids, message):
+    with pytest.raises(SternaError, match=message):
         Model.open(model_dir).embedding.floats(ids)
 
 
@@ -160,8 +173,8 @@ MANIFEST_FAULTS = {
     "other format": (lambda c: c.update(format="x"), "not a description of a Sterna model"),
     "newer version": (lambda c: c.update(version=2), "format version 2"),
     "key missing": (lambda c: c.pop("glu_frac"), "the key glu_frac is missing"),
-    "too few binary points": (lambda c: c.update(product_frac=[14]), "product_frac has 1 entries for 2 layers"),
-    "binary point too large": (lambda c: c.update(glu_frac=[12, 25]), r"glu_frac must be an integer in -23\.\.24"),
+    "too few binary points": (lambda c: c.update(product_frac=[14]), "product_frac has 1 entries for 3 layers"),
+    "binary point too large": (lambda c: c.update(glu_frac=[12, 12, 25]), r"glu_frac must be an integer in -23\.\.24"),
     "binary point no integer": (lambda c: c.update(residual_frac=1.5), "residual_frac must be an integer"),
     "no list": (lambda c: c.update(product_frac=3), "product_frac must be a list"),
     "bad dtype": (lambda c: c.update(embedding_dtype="int8"), "embedding_dtype must be one of"),

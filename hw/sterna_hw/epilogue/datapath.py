@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth import Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -105,10 +105,10 @@ class SlotDatapath(wiring.Component):
         ]
         y = self._delayed(m, "y", Y_AGE, y_round.result, GATED_AGE)
         y_saturated = self._delayed(m, "y_saturated", Y_AGE, y_round.saturated, RESULT_AGE)
-        early = Signal(value, reset_less=True)  # age EARLY_AGE
+        read = Signal(value, reset_less=True)  # age EARLY_AGE
         with m.If(self.enable):
-            m.d.sync += early.eq(Mux(self.row_op == RowOp.FORGET, self.bound, self.state))
-        early = self._delayed(m, "early", EARLY_AGE, early, GATED_AGE)
+            m.d.sync += read.eq(Mux(self.row_op == RowOp.FORGET, self.bound, self.state))
+        early = self._delayed(m, "early", EARLY_AGE, read, GATED_AGE)
         self._gate(m, sigma, gate_multiplier, y, early)
         gated = Signal(value, reset_less=True)  # age GATED_AGE
         with m.If(self.enable):
@@ -172,7 +172,7 @@ class SlotDatapath(wiring.Component):
         with m.If(self.enable):
             m.d.sync += [operand.eq(self.operand), total.eq(product.product + carried.product)]
 
-        forget = operand[: len(gate_one := Const(numerics.GATE_ONE, gate))]
+        forget = operand[: gate.width]
         align = numerics.GATE_FRAC + numerics.STATE_FRAC - (numerics.GATE_IN_FRAC + numerics.GATE_FRAC)
         a, b, c, d = product.a, product.b, carried.b, carried.a
         m.d.comb += [a.eq(gated), b.eq(y), d.eq(early)]
@@ -182,7 +182,10 @@ class SlotDatapath(wiring.Component):
             with m.Case(RowOp.FORGET):
                 m.d.comb += [b.eq(1), c.eq(1)]
             with m.Case(RowOp.RECUR):
-                m.d.comb += [b.eq((gate_one - forget)[: len(gate_one)] << align), c.eq(Mux(self.fresh, 0, forget))]
+                m.d.comb += [
+                    b.eq((numerics.GATE_ONE - forget)[: gate.width] << align),
+                    c.eq(Mux(self.fresh, 0, forget)),
+                ]
             with m.Case(RowOp.SILU):
                 m.d.comb += b.eq(1)
             with m.Case(RowOp.MUL):

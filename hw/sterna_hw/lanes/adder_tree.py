@@ -6,8 +6,8 @@ from amaranth import Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, Signature
 from amaranth.utils import exact_log2
-from sterna.spec.config import HardwareConfig
 
+from sterna.spec.config import HardwareConfig
 from sterna_hw.lanes.blocks import ranks
 from sterna_hw.lanes.tables import TABLE_WIDTH, entries_shape
 

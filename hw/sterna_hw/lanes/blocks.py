@@ -6,9 +6,9 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, ceil_log2, exact_log2
+
 from sterna.spec import packing
 from sterna.spec.config import HardwareConfig
-
 from sterna_hw.interfaces import lanes_job
 
 CODE_BITS = 8

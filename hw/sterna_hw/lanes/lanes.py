@@ -8,8 +8,8 @@ from amaranth import Cat, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
-from sterna.spec.config import HardwareConfig
 
+from sterna.spec.config import HardwareConfig
 from sterna_hw.interfaces import MemoryRead, lanes_job, row_sum, word_shape, word_stream
 from sterna_hw.lanes.adder_tree import AdderTree, tree_depth
 from sterna_hw.lanes.blocks import BUILD_CYCLES, BlockBuilder, column_block, ranks

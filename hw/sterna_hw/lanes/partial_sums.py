@@ -6,9 +6,9 @@ from amaranth import Array, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, ceil_log2
+
 from sterna.spec import numerics
 from sterna.spec.config import HardwareConfig
-
 from sterna_hw.lanes.adder_tree import segment_sums
 from sterna_hw.lanes.blocks import ranks
 

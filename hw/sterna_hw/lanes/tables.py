@@ -5,9 +5,9 @@ from __future__ import annotations
 from amaranth import Cat, Const, Module, Signal, signed
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
+
 from sterna.spec import numerics
 from sterna.spec.config import HardwareConfig
-
 from sterna_hw.interfaces import word_shape
 from sterna_hw.lanes.blocks import TABLE_ADDRESS_BITS, build_step, ranks
 

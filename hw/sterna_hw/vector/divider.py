@@ -74,13 +74,16 @@ class SerialRoot(wiring.Component):
         super().__init__({"start": In(1), "radicand": In(2 * bits), "done": Out(1), "root": Out(bits)})
 
     def elaborate(self, platform: object) -> Module:
-        """Keeps ``remainder = taken radicand bits - root**2``, at most ``2 * root``: one bit more than the root."""
+        """Keeps ``remainder = taken radicand bits - root**2``, at most ``2 * root``.
+
+        Before the last step the root has ``bits - 1`` bits and the remainder ``bits``; the last remainder is not used.
+        """
         m = Module()
-        remainder = Signal(self._bits + 1)
+        remainder = Signal(self._bits)
         rest = Signal(2 * self._bits)
         left = Signal(range(self._bits + 1))
 
-        width = self._bits + 3  # the remainder with two more bits of the radicand
+        width = self._bits + 2  # the remainder with two more bits of the radicand
         difference = Signal(width + 1)
         shifted = Signal(width)
         fits = ~difference[-1]

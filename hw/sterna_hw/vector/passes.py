@@ -18,6 +18,7 @@ from sterna_hw.vector.scalar import ALIGN_BITS, ALIGN_CUT, PRODUCT_BITS
 
 HALF_VALUE = numerics.VALUE_WIDTH // 2
 SQUARE_BITS = 2 * (numerics.VALUE_WIDTH - 1) + 1  # (2**23)**2 inclusive
+SCALED_BITS = numerics.Q_MAX.bit_length() + numerics.RECIPROCAL_FRAC  # t*r is at most 127 * 2**27
 
 PRODUCTS_LATENCY = 4
 ACTIVATIONS_LATENCY = 6
@@ -235,7 +236,7 @@ class Activations(wiring.Component):
                     value = Mux(self.align[bit], value << (1 << bit), value)[:PRODUCT_BITS]
                 value = registered(m, value, PRODUCT_BITS)
             t = registered(m, rounded(value, signs[1], ALIGN_CUT), numerics.NORMALISED_BITS + 1)
-            scaled = registered(m, t * self.reciprocal, len(t) + numerics.RECIPROCAL_WIDTH)
+            scaled = registered(m, t * self.reciprocal, SCALED_BITS)
             size = registered(m, rounded(scaled, signs[3], numerics.RECIPROCAL_FRAC), numerics.Q_WIDTH - 1)
             q = registered(m, (size ^ signs[4].replicate(numerics.Q_WIDTH)) + signs[4], numerics.Q_WIDTH)
             m.d.comb += self.o.p.row[index].eq(q)

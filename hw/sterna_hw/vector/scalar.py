@@ -168,12 +168,10 @@ class ScalarUnit(wiring.Component):
                         m.d.sync += [self.mantissa.eq(quotient >> cut), offset.eq(offset - cut)]
                 m.next = "CLAMP"
             with m.State("CLAMP"):
-                m.d.sync += [self.shift.eq(offset), self.done.eq(1)]
+                m.d.sync += [self.shift.eq(offset), self.done.eq(1)]  # the mantissa of t_top = 0 is 0
                 with m.If(offset > numerics.MAX_SHIFT):
                     m.d.sync += self.shift.eq(numerics.MAX_SHIFT)
                 with m.If((offset < 0) | ~nonzero):
                     m.d.sync += self.shift.eq(0)
-                with m.If(~nonzero):
-                    m.d.sync += self.mantissa.eq(0)
                 m.next = "IDLE"
         return m

@@ -163,7 +163,9 @@ class Session:
             self._feed(ids.pop(0))
         logits = np.empty((len(ids), self.geometry.vocab), np.int32)
         for index, token in enumerate(ids):
-            logits[index] = self._feed(token, logits=True).logits
+            values = self._feed(token, logits=True).logits
+            assert values is not None  # the contract of Engine
+            logits[index] = values
         return logits
 
     def reset(self) -> None:

@@ -1,0 +1,184 @@
+"""``sterna generate``: text from a model, on any device."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sterna.errors import SternaError
+
+if TYPE_CHECKING:
+    from sterna.runtime.session import Generation, Session
+
+_EPILOG = """\
+examples:
+  sterna generate model.sterna --prompt "The sea was" --tokens 64 --device cpu
+      text to standard output as it is made, speed to standard error
+  sterna generate model.sterna --prompt "The sea was" --tokens 8 --device verilator
+      the same text from the simulated accelerator, with cycles per token
+  sterna generate model.sterna --prompt "Once" --tokens 4 --device verilator --memory-latency 100 --memory-rate 1/2
+      a slower memory: 100 cycles to the first data, a beat every second cycle
+  sterna generate model.sterna --prompt "Once" --tokens 1 --device verilator --config sim-tiny --waves out.fst
+      record every signal (large; for models that fit the smallest configuration)
+  sterna generate model.sterna --prompt "443 345 695" --ids
+      token ids in, token ids out; works without a tokenizer
+  sterna generate model.sterna --prompt "Once" --json
+      one JSON object: ids, text, seconds, tokens_per_second, counters, cycles_per_token
+
+The most likely token is taken each time, so the same prompt gives the same text on every device."""
+
+SIMULATION = ("memory_latency", "memory_rate", "waves")  # options of --device verilator
+VERILATOR = "verilator"
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser of ``sterna``."""
+    parser = subparsers.add_parser(
+        "generate",
+        help="continue a prompt, on the host or on an accelerator",
+        description="Continue a prompt with a model, on the host or on an accelerator.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="directory that `sterna import` wrote")
+    parser.add_argument("--prompt", default="", metavar="TEXT", help="what to continue (default: a fresh sequence)")
+    parser.add_argument("--tokens", type=int, default=64, metavar="N", help="tokens to generate (default: 64)")
+    parser.add_argument("--device", default="golden", metavar="D", help="golden (default), cpu, verilator")
+    parser.add_argument("--ids", action="store_true", help="the prompt and the output are token ids")
+    parser.add_argument("--echo", action="store_true", help="print the prompt before the text")
+    parser.add_argument("--ignore-eos", action="store_true", help="go on after the end-of-sequence token")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of device cpu (default: all processors)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end instead of text")
+    group = parser.add_argument_group("accelerators")
+    group.add_argument("--config", metavar="PRESET", help="configuration of the build (default: sim-small)")
+    group.add_argument("--memory-latency", type=int, metavar="CYCLES", help="address to first data (default: 24)")
+    group.add_argument("--memory-rate", metavar="BEATS", help="beats a cycle, such as 1, 3/4 or 0.5 (default: 1)")
+    group.add_argument("--waves", type=Path, metavar="FILE.fst", help="record all signals in this file")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; returns the exit code."""
+    from sterna.runtime.load import load
+
+    prompt = _ids(args.prompt) if args.ids else args.prompt
+    with load(args.model, args.device, **_options(args)) as session:
+        generation = _stream(session, prompt, args)
+        result = _result(generation, args)
+    if args.json:
+        print(json.dumps(result))
+    else:
+        print(_summary(result), file=sys.stderr)
+    return 0
+
+
+def _stream(session: Session, prompt: str | list[int], args: argparse.Namespace) -> Generation:
+    """Generate; without --json write each piece as it comes."""
+    from sterna.cli.progress import progress
+
+    bar: Any = None
+
+    def count(tokens: int) -> None:
+        if bar is not None:
+            bar.update(tokens)
+
+    generation = session.generate(prompt, tokens=args.tokens, stop_at_eos=not args.ignore_eos, progress=count)
+    # On a terminal the text itself shows progress, and a bar beside it would tear it: only the prompt has one.
+    torn = not args.json and sys.stdout.isatty() and sys.stderr.isatty()
+    if args.device != "cpu":
+        # The last token is generated and not read.
+        total = len(generation.prompt_ids) + (0 if torn else args.tokens - 1)
+        bar = progress(total=total, label=args.device, unit="token")
+    try:
+        if args.echo and not args.json:
+            print(args.prompt, end=" " if args.ids else "", flush=True)
+        for piece in generation:
+            if torn and bar is not None:
+                bar.close()
+                bar = None
+            if not args.json:
+                print(f"{piece.id} " if args.ids else piece.text, end="", flush=True)
+    finally:
+        if bar is not None:
+            bar.close()
+    if not args.json:
+        print()
+    return generation
+
+
+def _result(generation: Generation, args: argparse.Namespace) -> dict[str, Any]:
+    counters = dict(generation.counters)
+    result: dict[str, Any] = {
+        "device": args.device,
+        "prompt_ids": generation.prompt_ids,
+        "ids": generation.ids,
+        "text": generation.text,
+        "tokens": len(generation.ids),
+        "steps": generation.steps,
+        "seconds": generation.seconds,
+        "tokens_per_second": generation.steps / generation.seconds if generation.seconds else None,
+        "counters": counters,
+    }
+    if "cycles" in counters:
+        result["cycles_per_token"] = counters["cycles"] / generation.steps
+    return result
+
+
+def _summary(result: dict[str, Any]) -> str:
+    parts = [f"{result['tokens']} tokens after a prompt of {len(result['prompt_ids'])}"]
+    if result["tokens_per_second"]:
+        parts.append(f"{result['tokens_per_second']:.4g} tokens/s on {result['device']}")
+    if "cycles_per_token" in result:
+        parts.append(f"{result['cycles_per_token']:,.0f} cycles/token")
+    return ", ".join(parts)
+
+
+def _ids(text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.replace(",", " ").split()]
+    except ValueError:
+        raise SternaError(f"--ids wants token ids such as --prompt '443 345 695', not {text!r}") from None
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of :func:`sterna.load` that the arguments ask for."""
+    options = {name: value for name in ("threads", "config", "waves") if (value := getattr(args, name)) is not None}
+    if args.device != VERILATOR:
+        for name in SIMULATION:
+            if getattr(args, name) is not None:
+                raise SternaError(
+                    f"--{name.replace('_', '-')} is for the simulated accelerator: add --device {VERILATOR}"
+                )
+        return options
+    try:
+        from sterna_sim.memory import MemoryModel
+    except ImportError as error:
+        raise SternaError(f"device {VERILATOR!r} needs more packages ({error}): pip install 'sterna[hw]'") from error
+
+    memory: dict[str, Any] = {}
+    if args.memory_latency is not None:
+        memory["latency"] = args.memory_latency
+    if args.memory_rate is not None:
+        memory["beats_numerator"], memory["beats_denominator"] = _rate(args.memory_rate)
+    if memory:
+        options["memory"] = MemoryModel(**memory)
+    options["progress"] = _build_step
+    return options
+
+
+def _rate(text: str) -> tuple[int, int]:
+    from fractions import Fraction
+
+    try:
+        rate = Fraction(text).limit_denominator(1 << 16)
+    except (ValueError, ZeroDivisionError):
+        raise SternaError(f"--memory-rate wants beats a cycle such as 1, 3/4 or 0.5, not {text!r}") from None
+    return rate.numerator, rate.denominator
+
+
+def _build_step(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr)

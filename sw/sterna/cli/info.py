@@ -1,0 +1,74 @@
+"""``sterna info``: what a stored model is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+_EPILOG = """\
+examples:
+  sterna info small.sterna
+      sizes, parameters, bytes, how many weights are -1, 0 and 1, binary points, tokenizer
+  sterna info small.sterna --verify
+      also read every byte and compare it with its checksum; exit code 2 if one differs
+  sterna info small.sterna --json
+      the same as one JSON object, for scripts"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser of ``sterna``."""
+    parser = subparsers.add_parser(
+        "info",
+        help="show what a Sterna model is",
+        description="Show sizes, trit statistics, binary points and tokenizer of a Sterna model.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="directory that `sterna import` wrote")
+    parser.add_argument("--verify", action="store_true", help="compare every tensor and file with its checksum")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; returns the exit code."""
+    from sterna.model.store import Model
+    from sterna.model.summary import summarise
+
+    model = Model.open(args.model)
+    if args.verify:
+        model.verify()
+    summary = {**summarise(model), "verified": args.verify}
+    print(json.dumps(summary) if args.json else _text(summary))
+    return 0
+
+
+def _text(summary: dict[str, Any]) -> str:
+    sizes = summary["geometry"]
+    points = summary["binary_points"]
+    token_bytes = summary["weight_bytes"]
+    lines = [
+        f"source        {summary['source']}",
+        f"geometry      hidden {sizes['hidden']}, layers {sizes['layers']}, inner {sizes['inner']}, "
+        f"vocabulary {sizes['vocab']}, norm epsilon {sizes['rms_eps']:g}",
+        f"parameters    {summary['parameters']:,} ({summary['ternary_weights']:,} ternary)",
+        f"bytes         {summary['bytes']:,} on disk; {token_bytes:,} of trits are read for a token",
+        f"embedding     {summary['embedding']['dtype']}, {summary['embedding']['frac']} fractional bits as int16",
+        f"binary points residual {points['residual_frac']}; product {_range(points['product_frac'])}; "
+        f"glu {_range(points['glu_frac'])}",
+        f"tokenizer     {summary['tokenizer'] or 'none'}; begin {summary['bos_id']}, end {summary['eos_id']}",
+        "trits             -1      0      1   weights",
+    ]
+    for name, share in summary["trits"].items():
+        columns = "".join(f"{100 * share[trit]:6.1f}%" for trit in ("-1", "0", "1"))
+        lines.append(f"  {name:<12}{columns}   {share['weights']:,}")
+    if summary["verified"]:
+        lines.append("checksums     all equal")
+    return "\n".join(lines)
+
+
+def _range(values: list[int]) -> str:
+    low, high = min(values), max(values)
+    return str(low) if low == high else f"{low}..{high}"
