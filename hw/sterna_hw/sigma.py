@@ -20,13 +20,13 @@ _ENTRY = data.StructLayout({"base": numerics.SIGMA_BASE_WIDTH, "slope": numerics
 class Sigma(wiring.Component):
     """``sigma = round(2^16 / (1 + exp(-value / 2^12)))`` within one unit, :data:`SIGMA_LATENCY` cycles later.
 
-    With a = abs(value), segment a >> 6 and offset a & 63 (docs/numerics.md):
-    ``upper = 32768 + round_shift(base * 64 + slope * offset, 8)``, 65536 from a = 65536 on; a negative value gives
+    With a = abs(value), segment a >> 8 and offset a & 255 (docs/numerics.md):
+    ``upper = 32768 + round_shift(base * 256 + slope * offset, 10)``, 65536 from a = 262144 on; a negative value gives
     ``65536 - upper``. One value a cycle. The table is 1024 x (18 + 11) bits; its bases carry the rounding constant.
 
     Attributes:
         enable: In While low the pipeline holds.
-        value: In 24 bits signed, 12 fractional.
+        value: In 24 bits signed, 14 fractional.
         sigma: Out 17 bits unsigned, 16 fractional, 0..65536.
     """
 

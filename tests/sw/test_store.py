@@ -174,7 +174,7 @@ MANIFEST_FAULTS = {
     "newer version": (lambda c: c.update(version=2), "format version 2"),
     "key missing": (lambda c: c.pop("glu_frac"), "the key glu_frac is missing"),
     "too few binary points": (lambda c: c.update(product_frac=[14]), "product_frac has 1 entries for 3 layers"),
-    "binary point too large": (lambda c: c.update(glu_frac=[12, 12, 25]), r"glu_frac must be an integer in -23\.\.24"),
+    "binary point too large": (lambda c: c.update(glu_frac=[12, 12, 29]), r"glu_frac must be an integer in -19\.\.28"),
     "binary point no integer": (lambda c: c.update(residual_frac=1.5), "residual_frac must be an integer"),
     "no list": (lambda c: c.update(product_frac=3), "product_frac must be a list"),
     "bad dtype": (lambda c: c.update(embedding_dtype="int8"), "embedding_dtype must be one of"),

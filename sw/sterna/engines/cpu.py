@@ -62,7 +62,7 @@ class CpuEngine:
 
     @property
     def state(self) -> IntArray:
-        """Recurrent state, int64 [layers, hidden], 14 fractional bits; a copy."""
+        """Recurrent state, int64 [layers, hidden], 16 fractional bits; a copy."""
         return self._state.copy()
 
     def reset(self) -> None:

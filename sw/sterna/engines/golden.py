@@ -24,7 +24,7 @@ class GoldenEngine:
 
     @property
     def state(self) -> IntArray:
-        """Recurrent state, int64 [layers, hidden], 14 fractional bits; a copy."""
+        """Recurrent state, int64 [layers, hidden], 16 fractional bits; a copy."""
         return self._golden.state[:, 0].copy()
 
     def reset(self) -> None:

@@ -18,8 +18,11 @@ Measured on one core with 512-bit vectors (billions of trits a second; 512 x 512
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
@@ -68,13 +71,31 @@ _TRITS = TRITS_PER_BYTE
 _U32, _I32, _U64 = np.uint32, np.int32, np.uint64
 
 
+def _compile(function: F, *, parallel: bool) -> F:
+    """Compile at first call; the machine code is kept for the next process.
+
+    The specification's constants are frozen into that code, but Numba looks only at this file to see whether it is
+    stale: so it is kept in a folder named by the specification.
+    """
+    specification = hashlib.sha256(Path(numerics.__file__).read_bytes()).hexdigest()[:16]
+    chosen = numba.config.CACHE_DIR
+    beside = Path(__file__).parent
+    folder = Path(chosen) if chosen else beside if os.access(beside, os.W_OK) else Path.home() / ".cache" / "sterna"
+    numba.config.CACHE_DIR = str(folder / "__pycache__" / f"kernels-{specification}")
+    try:
+        return cast(F, numba.njit(nogil=True, cache=True, parallel=parallel)(function))
+    finally:
+        numba.config.CACHE_DIR = chosen
+
+
 def _compiled(function: F) -> F:
-    """Compile at first call; the machine code is kept beside this file for the next process."""
-    return cast(F, numba.njit(nogil=True, cache=True)(function))
+    """A kernel of one thread."""
+    return _compile(function, parallel=False)
 
 
 def _compiled_parallel(function: F) -> F:
-    return cast(F, numba.njit(nogil=True, cache=True, parallel=True)(function))
+    """A kernel that shares its rows among threads."""
+    return _compile(function, parallel=True)
 
 
 # --- scalar functions of the specification ---------------------------------------------------------------------------

@@ -28,7 +28,7 @@ def forget(y: IntArray, lower_bound: IntArray) -> IntArray:
 
 
 def recur(y: IntArray, f: IntArray, h: IntArray) -> tuple[IntArray, BoolArray]:
-    """h' = f*h + silu(y)*(1 - f), one rounding; h in 14 fractional bits."""
+    """h' = f*h + silu(y)*(1 - f), one rounding; h in 16 fractional bits."""
     align = GATE_FRAC + STATE_FRAC - (GATE_IN_FRAC + GATE_FRAC)
     exact = round_shift(f * h + (silu(y, sigma(y)) * (GATE_ONE - f) << align), GATE_FRAC)
     state = saturate(exact)

@@ -19,9 +19,9 @@ Q_WIDTH = 8  # quantised activation, signed, -127..127
 ACC_WIDTH = 24  # row sum of trits times activations, signed: |sum| <= 128 * 65535
 VALUE_WIDTH = 24  # residual, gate input, state, product, logit: one element of vector memory, signed
 PARAM_WIDTH = 16  # norm weight mantissa (signed) or lower bound (unsigned)
-GATE_IN_FRAC = 12  # gate input, i.e. the output of f, i, g, gate and up projections
+GATE_IN_FRAC = 14  # gate input, i.e. the output of f, i, g, gate and up projections
 GATE_FRAC = 16  # sigma and the forget gate, unsigned 0..65536
-STATE_FRAC = 14  # recurrent state h
+STATE_FRAC = 16  # recurrent state h
 LOGIT_FRAC = 14
 EMBED_MANTISSA_BITS = 17  # an embedding element counts as a row sum with the scale mantissa 2**17
 SQUARES_WIDTH = 64  # sums of squares, unsigned
@@ -43,7 +43,7 @@ EPS_CONST_BITS = 40
 QUOTIENT_EXTRA = 2  # extra quotient bits before the scale mantissa is cut to 18
 
 # --- sigma table -----------------------------------------------------------------------------------------------------
-SIGMA_SEGMENT_BITS = 6  # a segment spans 2**6 steps of a gate input: 1/64
+SIGMA_SEGMENT_BITS = 8  # a segment spans 2**8 steps of a gate input: 1/64
 SIGMA_SEGMENTS = 1024  # covers |x| < 16
 SIGMA_TABLE_FRAC = 18
 SIGMA_BASE_WIDTH = 18
@@ -76,7 +76,7 @@ _SIGMA_BASE, _SIGMA_SLOPE = sigma_tables()
 
 
 def sigma(x: IntArray) -> IntArray:
-    """Logistic function of a gate input (12 fractional bits) as 0..65536 (16 fractional bits), within one unit.
+    """Logistic function of a gate input (14 fractional bits) as 0..65536 (16 fractional bits), within one unit.
 
     Linear interpolation between table points 1/64 apart; sigma(-x) = 1 - sigma(x) exactly; |x| >= 16 gives 0 or 1.
     """
