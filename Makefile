@@ -28,7 +28,7 @@ clean: ## remove everything that was built
 	$(PYTHON) -m venv .venv
 
 .venv/sim.stamp: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[hw]" && touch $@
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[hw]" && touch $@
 
 .venv/dev.stamp: .venv/sim.stamp
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[hw,train,dev]" && touch $@
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[hw,train,dev]" && touch $@

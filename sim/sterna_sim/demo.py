@@ -14,7 +14,7 @@ from sterna.spec.config import PRESETS, preset
 from sterna_sim.cosim import CoSimulation
 
 MODEL = Path(__file__).resolve().parents[1] / "models" / "gutenberg-31m"
-PROMPT = "The old man looked at the sea and"
+PROMPT = "It was a dark and stormy night;"
 
 
 def main() -> int:

@@ -35,7 +35,7 @@ async def run(dut: Any, values: list[int], enables: list[bool]) -> list[int]:
     return results[SIGMA_LATENCY:]
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test(timeout_time=20, timeout_unit="ms")
 async def whole_range(dut: Any) -> None:
     values = [*range(-LIMIT - 100, LIMIT + 101), *EXTREMES]
     results = await run(dut, values, [True] * (len(values) + SIGMA_LATENCY))
