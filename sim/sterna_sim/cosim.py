@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sterna.compiler.image import compile_model
+from sterna.engines.accelerator import AcceleratorEngine
 from sterna.errors import SternaError
 from sterna.golden.model import GoldenModel, Trace
 from sterna.model.integer import IntegerModel
 from sterna.model.store import Model
-from sterna.runtime.accelerator import AcceleratorEngine
 from sterna.spec.config import HardwareConfig
 from sterna_sim.build import Progress
 from sterna_sim.memory import MemoryModel

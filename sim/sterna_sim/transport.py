@@ -1,4 +1,4 @@
-"""The accelerator under Verilator as a transport: the same contract as a board (``sterna.runtime.transport``)."""
+"""The accelerator under Verilator as a transport: the same contract as a board (``sterna.engines.transport``)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from sterna.engines.transport import Transport, register_offset
 from sterna.errors import DeviceError, SternaError
-from sterna.runtime.transport import Transport, register_offset
 from sterna.spec.config import HardwareConfig, preset
 from sterna.spec.registers import Control, Status
 from sterna_sim import build

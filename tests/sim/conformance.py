@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 import pytest
 
+from sterna.engines.transport import Transport
 from sterna.errors import DeviceError
-from sterna.runtime.transport import Transport
 from sterna.spec.registers import MAGIC, REGISTERS, VERSION, Access, Control, Status
 
 Factory = Callable[[], Transport]

@@ -95,7 +95,7 @@ def test_verilog_is_cached_by_its_sources(monkeypatch, tmp_path):
 
 def test_warm_start_imports_no_hardware_tools():
     """A cached simulator starts without Amaranth."""
-    code = "import sys, sterna_sim.transport, sterna.runtime.accelerator; assert 'amaranth' not in sys.modules"
+    code = "import sys, sterna_sim.transport, sterna.engines.accelerator; assert 'amaranth' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

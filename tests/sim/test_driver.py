@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from standin import Bug
 
+from sterna.engines.accelerator import LOAD_CHUNK, AcceleratorEngine
+from sterna.engines.engine import Engine
 from sterna.errors import DeviceError, SternaError
 from sterna.model.geometry import Geometry
-from sterna.runtime.accelerator import LOAD_CHUNK, AcceleratorEngine
-from sterna.runtime.engine import Engine
 from sterna.spec.registers import ERROR_TEXT, Control, ErrorCause
 
 GEOMETRY = Geometry(hidden=8, layers=1, inner=8, vocab=64, rms_eps=1e-6)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import conformance
 import pytest
 
+from sterna.engines.transport import open_transport, transports
 from sterna.errors import SternaError
-from sterna.runtime.transport import open_transport, transports
 from sterna.spec.config import PRESETS
 from sterna_sim.memory import MemoryModel
 from sterna_sim.transport import VerilatorTransport

@@ -11,11 +11,11 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "sw"))
 from checkpoints import write_checkpoint
 
 from sterna.compiler.image import compile_model
+from sterna.engines.accelerator import AcceleratorEngine
 from sterna.errors import DeviceError
 from sterna.golden.model import GoldenModel, Trace
-from sterna.model.importer import import_checkpoint
+from sterna.importer import import_checkpoint
 from sterna.model.store import Model
-from sterna.runtime.accelerator import AcceleratorEngine
 from sterna.spec.config import HardwareConfig, preset
 from sterna.spec.registers import Control, ErrorCause, Status
 from sterna_sim.cosim import CoSimulation, Mismatch, compare_trace

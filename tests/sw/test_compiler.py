@@ -9,7 +9,7 @@ from sterna.compiler.layout import ColumnBlocks, tile_words
 from sterna.emulator.interpreter import Interpreter, ProgramError
 from sterna.errors import SternaError
 from sterna.golden.model import GoldenModel, Trace
-from sterna.model.importer import import_checkpoint
+from sterna.importer import import_checkpoint
 from sterna.model.store import Model
 from sterna.spec import isa
 from sterna.spec.config import PRESETS, HardwareConfig, preset

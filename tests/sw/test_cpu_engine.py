@@ -13,7 +13,7 @@ from sterna.engines import kernels
 from sterna.engines.cpu import CpuEngine
 from sterna.engines.golden import GoldenEngine
 from sterna.errors import SternaError
-from sterna.model.importer import import_checkpoint
+from sterna.importer import import_checkpoint
 from sterna.model.store import Model
 from sterna.spec import numerics
 from sterna.spec.numerics import ScaleConstants

@@ -12,7 +12,7 @@ from checkpoints import write_checkpoint
 
 import sterna
 from sterna.errors import SternaError
-from sterna.model.importer import import_checkpoint
+from sterna.importer import import_checkpoint
 from sterna.runtime import evaluate as evaluate_module
 from sterna.runtime import runners
 from sterna.runtime.evaluate import compare, evaluate, read_tokens

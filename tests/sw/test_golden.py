@@ -10,7 +10,7 @@ from checkpoints import write_checkpoint
 from sterna.errors import SternaError
 from sterna.golden.calibrate import calibrate
 from sterna.golden.model import GoldenModel, Trace
-from sterna.model.importer import import_checkpoint
+from sterna.importer import import_checkpoint
 from sterna.model.store import Model
 from sterna.spec.numerics import LOGIT_FRAC, STATE_FRAC
 

@@ -16,9 +16,9 @@ from checkpoints import make_tensors, round_to, write_checkpoint
 from sterna.cli import import_ as import_command
 from sterna.cli import info as info_command
 from sterna.errors import SternaError
-from sterna.model import importer, tensorfile
+from sterna.importer import convert, import_checkpoint
+from sterna.model import tensorfile
 from sterna.model.geometry import Geometry
-from sterna.model.importer import import_checkpoint
 from sterna.model.store import Model
 
 SIZES = {"hidden": 37, "layers": 3, "inner": 53, "vocab": 101, "seed": 5}
@@ -367,9 +367,7 @@ def test_full_disk(tmp_path, monkeypatch, code, place):
         original = tensorfile.TensorWriter.write
         monkeypatch.setattr(tensorfile.TensorWriter, "write", fail)
     else:
-        monkeypatch.setattr(
-            *((importer.shutil, "copyfile") if place == "tokenizer" else (tensorfile.os, "fsync")), fail
-        )
+        monkeypatch.setattr(*((convert.shutil, "copyfile") if place == "tokenizer" else (tensorfile.os, "fsync")), fail)
     message = "model cannot be written: Permission denied" if code == errno.EACCES else "is full; free some space"
     refused(source, tmp_path / "model", message)
     assert written
@@ -381,7 +379,7 @@ def test_interruption_leaves_nothing(tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(importer, "_write_projection", interrupt)
+    monkeypatch.setattr(convert, "_write_projection", interrupt)
     with pytest.raises(KeyboardInterrupt):
         import_checkpoint(source, tmp_path / "model", calibrate=False)
     assert list(tmp_path.iterdir()) == [source]

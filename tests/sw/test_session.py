@@ -11,10 +11,10 @@ import sentencepiece
 from checkpoints import write_checkpoint
 
 import sterna
+from sterna.engines.engine import Step
 from sterna.errors import SternaError
+from sterna.importer import import_checkpoint
 from sterna.model.geometry import Geometry
-from sterna.model.importer import import_checkpoint
-from sterna.runtime.engine import Step
 from sterna.runtime.load import devices
 from sterna.runtime.session import Session
 from sterna.runtime.tokenizer import Tokenizer

@@ -11,8 +11,8 @@ from checkpoints import make_tensors, round_to, write_checkpoint
 from safetensors import safe_open
 
 from sterna.errors import SternaError
-from sterna.model.importer import import_checkpoint
-from sterna.model.quantise import embedding_frac
+from sterna.importer import import_checkpoint
+from sterna.importer.quantise import embedding_frac
 from sterna.model.store import Embedding, Model
 from sterna.model.summary import summarise, trit_counts
 

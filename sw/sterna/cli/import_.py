@@ -52,7 +52,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     from sterna.cli.progress import progress
-    from sterna.model.importer import import_checkpoint
+    from sterna.importer import import_checkpoint
 
     report = import_checkpoint(
         args.checkpoint,

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sterna.emulator.interpreter import Interpreter, ProgramError, TokenResult
+from sterna.engines.transport import Transport, register_offset
 from sterna.errors import DeviceError
-from sterna.runtime.transport import Transport, register_offset
 from sterna.spec.config import HardwareConfig, preset
 from sterna.spec.registers import MAGIC, REGISTERS, VERSION, Control, ErrorCause, Status
 

@@ -1,1 +1,1 @@
-"""Engines that run on the host's own processor: the golden model behind the engine contract, and the fast one."""
+"""What runs a model token by token: the engine contract, golden and fast host engines, the driver of accelerators."""

@@ -8,11 +8,11 @@ import os
 import numpy as np
 
 from sterna.engines import kernels
+from sterna.engines.engine import Step
 from sterna.errors import SternaError
 from sterna.model.geometry import Geometry
 from sterna.model.integer import IntegerLayer, IntegerModel, IntegerProjection
 from sterna.model.store import Model
-from sterna.runtime.engine import Step
 from sterna.spec.numerics import IntArray
 from sterna.spec.packing import CODES, TRITS_PER_BYTE
 
@@ -70,7 +70,7 @@ class CpuEngine:
         self._state[:] = 0
 
     def step(self, token: int, *, logits: bool = False) -> Step:
-        """Run one token; see :class:`sterna.runtime.engine.Engine`.
+        """Run one token; see :class:`sterna.engines.engine.Engine`.
 
         Raises:
             SternaError: the token is outside the vocabulary.

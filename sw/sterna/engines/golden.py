@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from sterna.engines.engine import Step
 from sterna.golden.model import GoldenModel, Trace
 from sterna.model.geometry import Geometry
 from sterna.model.store import Model
-from sterna.runtime.engine import Step
 from sterna.spec.numerics import IntArray
 
 
@@ -32,7 +32,7 @@ class GoldenEngine:
         self._golden.reset()
 
     def step(self, token: int, *, logits: bool = False) -> Step:
-        """Run one token; see :class:`sterna.runtime.engine.Engine`."""
+        """Run one token; see :class:`sterna.engines.engine.Engine`."""
         trace = Trace()
         values = self._golden.step([token], trace=trace)[0]
         return Step(

@@ -1,1 +1,1 @@
-"""Engines that run a model, and the connections to devices."""
+"""What users hold: sessions, text, evaluation, on any engine."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sterna.engines.engine import Engine
 from sterna.errors import SternaError
 from sterna.model.store import Model
-from sterna.runtime.engine import Engine
 from sterna.runtime.session import Session
 from sterna.runtime.tokenizer import Tokenizer
 
@@ -17,7 +17,7 @@ DEFAULT_CONFIG = "sim-small"
 
 def devices() -> tuple[str, ...]:
     """Names that :func:`load` takes: the engines of the host, then the transports that are installed."""
-    from sterna.runtime.transport import transports
+    from sterna.engines.transport import transports
 
     return (GOLDEN, CPU, *transports())
 
@@ -60,8 +60,8 @@ def _engine(model: Model, device: str, options: dict[str, Any]) -> Engine:
 
 def _accelerator(model: Model, device: str, options: dict[str, Any]) -> Engine:
     from sterna.compiler.image import compile_model
-    from sterna.runtime.accelerator import AcceleratorEngine
-    from sterna.runtime.transport import open_transport
+    from sterna.engines.accelerator import AcceleratorEngine
+    from sterna.engines.transport import open_transport
     from sterna.spec.config import preset
 
     config = options.pop("config", None) or DEFAULT_CONFIG

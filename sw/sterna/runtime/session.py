@@ -13,9 +13,9 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from sterna.engines.engine import Engine, Step
 from sterna.errors import SternaError
 from sterna.model.geometry import Geometry
-from sterna.runtime.engine import Engine, Step
 from sterna.runtime.tokenizer import TextStream, Tokenizer, check_ids, require
 from sterna.spec.numerics import LOGIT_FRAC
 

@@ -17,12 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from sterna.errors import SternaError
-from sterna.model import checkpoint, layout, quantise
-from sterna.model.checkpoint import SourceTensor
+from sterna.importer import checkpoint, quantise
+from sterna.importer.checkpoint import SourceTensor
+from sterna.importer.publish import disk_errors, publish, temporary
+from sterna.model import layout
 from sterna.model.dtypes import FLOATS, LONG_NAMES, FloatArray, float_blocks
 from sterna.model.geometry import Geometry, token_id, uses_lower_bounds
 from sterna.model.manifest import GLU_FRAC, MANIFEST_FILE, PRODUCT_FRAC, RESIDUAL_FRAC, WEIGHTS_FILE, Manifest
-from sterna.model.publish import disk_errors, publish, temporary
 from sterna.model.store import Model
 from sterna.model.tensorfile import TensorWriter
 from sterna.spec.packing import pack

@@ -10,10 +10,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from sterna.engines.engine import Step
+from sterna.engines.transport import Transport
 from sterna.errors import DeviceError, SternaError
 from sterna.model.geometry import Geometry
-from sterna.runtime.engine import Step
-from sterna.runtime.transport import Transport
 from sterna.spec.registers import ERROR_TEXT, MAGIC, VERSION, Control, ErrorCause, Status
 
 LOAD_CHUNK = 1 << 20  # bytes written between two calls of the progress function
@@ -61,7 +61,7 @@ class Image(Protocol):
 
 
 class AcceleratorEngine:
-    """A model on an accelerator; an :class:`~sterna.runtime.engine.Engine`.
+    """A model on an accelerator; an :class:`~sterna.engines.engine.Engine`.
 
     Takes over ``transport``: closing the engine closes it, and so does an error in this constructor.
 
