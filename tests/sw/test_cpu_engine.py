@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from checkpoints import write_checkpoint
 
-from sterna.engines import kernels
 from sterna.engines.cpu import CpuEngine
 from sterna.engines.golden import GoldenEngine
+from sterna.engines.kernels import integers, projection
 from sterna.errors import SternaError
 from sterna.importer import import_checkpoint
 from sterna.model.store import Model
@@ -131,7 +131,7 @@ def test_scalars_equal_the_specification() -> None:
         )
         expected = numerics.quantiser_scalars(largest, s1, s2, constants)
         fields = np.array(dataclasses.astuple(constants), np.int64)
-        assert kernels.quantiser_scalars(largest, s1, s2, fields) == dataclasses.astuple(expected), (
+        assert integers.quantiser_scalars(largest, s1, s2, fields) == dataclasses.astuple(expected), (
             largest,
             s1,
             s2,
@@ -139,7 +139,7 @@ def test_scalars_equal_the_specification() -> None:
         )
         compared += 0 < expected.scale_shift < numerics.MAX_SHIFT
     assert compared > 500  # not only clamped shifts
-    zeros = kernels.quantiser_scalars(0, 5, 5, np.array([1, 1, 1, 1 << 23, 0], np.int64))
+    zeros = integers.quantiser_scalars(0, 5, 5, np.array([1, 1, 1, 1 << 23, 0], np.int64))
     assert zeros == dataclasses.astuple(numerics.quantiser_scalars(0, 5, 5, ScaleConstants(1, 1, 1, 1 << 23, 0)))
 
 
@@ -161,10 +161,10 @@ def test_longest_rows_do_not_overflow(columns: int) -> None:
 
         packed = pack(trits).reshape(-1)
         packed.flags.writeable = False
-        scratch = np.zeros((5, -(-columns // 5) + kernels.PADDING), np.int16)
+        scratch = np.zeros((5, -(-columns // 5) + projection.PADDING), np.int16)
         y, flags = np.zeros(len(trits), np.int64), np.zeros(len(trits), np.bool_)
         fields = np.array(dataclasses.astuple(constants), np.int64)
-        kernels.project(w, weights, squares, 0, fields, packed, scratch, y, flags, (1, 0))
+        projection.project(w, weights, squares, 0, fields, packed, scratch, y, flags, (1, 0))
         np.testing.assert_array_equal(y, expected)
         np.testing.assert_array_equal(flags, clamped)
         assert expected.any()

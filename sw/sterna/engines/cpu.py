@@ -7,8 +7,9 @@ import os
 
 import numpy as np
 
-from sterna.engines import kernels
 from sterna.engines.engine import Step
+from sterna.engines.kernels import projection as matvec
+from sterna.engines.kernels import token as tokens
 from sterna.errors import SternaError
 from sterna.model.geometry import Geometry
 from sterna.model.integer import IntegerLayer, IntegerModel, IntegerProjection
@@ -20,8 +21,8 @@ from sterna.spec.packing import CODES, TRITS_PER_BYTE
 class CpuEngine:
     """Runs a model one token at a time; weights stay as stored, five trits a byte and memory-mapped.
 
-    How the product is formed, and what else was measured, stands in :mod:`sterna.engines.kernels`. The first engine
-    ever made on a machine compiles the kernels, which takes some seconds.
+    How the product is formed, and what else was measured, stands in :mod:`sterna.engines.kernels.projection`. The
+    first engine ever made on a machine compiles the kernels, which takes some seconds.
 
     Args:
         model: A stored model, or its integer constants.
@@ -33,20 +34,20 @@ class CpuEngine:
     """
 
     def __init__(
-        self, model: Model | IntegerModel, *, threads: int | None = None, parallel_bytes: int = kernels.PARALLEL_BYTES
+        self, model: Model | IntegerModel, *, threads: int | None = None, parallel_bytes: int = matvec.PARALLEL_BYTES
     ) -> None:
         self._model = model if isinstance(model, IntegerModel) else IntegerModel.from_model(model)
         if threads is not None and threads < 1:
             raise SternaError(f"threads must be a positive integer, not {threads!r}")
         available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._split = (min(threads or available, kernels.MAX_THREADS), parallel_bytes)
+        self._split = (min(threads or available, matvec.MAX_THREADS), parallel_bytes)
         geometry = self._model.geometry
         self._layers = [_Layer(layer) for layer in self._model.layers]
         self._head = _packed(self._model.head, "head")
         self._head_constants = _constants([self._model.head])[0]
         longest = max(geometry.hidden, geometry.inner)
         groups = -(-longest // TRITS_PER_BYTE)
-        self._coefficients = np.zeros((5, -(-groups // kernels.PADDING) * kernels.PADDING), np.int16)
+        self._coefficients = np.zeros((5, -(-groups // matvec.PADDING) * matvec.PADDING), np.int16)
         rows = max(2 * longest, longest + geometry.hidden)
         self._y = np.zeros(rows, np.int64)
         self._clamped = np.zeros(max(rows, geometry.vocab), np.bool_)
@@ -79,14 +80,14 @@ class CpuEngine:
         if not 0 <= token < model.geometry.vocab:
             raise SternaError(f"token id {token} is outside the vocabulary of {model.geometry.vocab}")
         elements = np.asarray(model.embedding.integers(np.array([token])), np.int16)[0]
-        clamped = kernels.embed(np.ascontiguousarray(elements), model.embed_shift, x)
+        clamped = tokens.embed(np.ascontiguousarray(elements), model.embed_shift, x)
         scratch = (self._coefficients, self._y, self._clamped, self._split)
         for layer, h in zip(self._layers, self._state, strict=True):
-            clamped += kernels.layer(
+            clamped += tokens.layer(
                 x, h, layer.vectors, layer.down_norm, layer.constants, layer.shifts, layer.weights, *scratch
             )
         values = np.empty(model.geometry.vocab, np.int64)
-        clamped += kernels.head(
+        clamped += tokens.head(
             x,
             model.norm.mantissa,
             model.head.weight_norm,
@@ -109,15 +110,15 @@ class _Layer:
     def __init__(self, layer: IntegerLayer) -> None:
         projections = [layer.f, layer.i, layer.g, layer.o, layer.gate, layer.down]
         self.vectors: IntArray = np.empty((9, layer.f.columns), np.int64)
-        self.vectors[kernels.ATTN_NORM] = layer.attn_norm.mantissa
-        self.vectors[kernels.F_NORM] = layer.f.weight_norm
-        self.vectors[kernels.I_NORM] = layer.i.weight_norm
-        self.vectors[kernels.G_NORM] = layer.g.weight_norm
-        self.vectors[kernels.LOWER_BOUND] = layer.lower_bound
-        self.vectors[kernels.OUT_NORM] = layer.g_norm.mantissa
-        self.vectors[kernels.O_NORM] = layer.o.weight_norm
-        self.vectors[kernels.MLP_NORM] = layer.mlp_norm.mantissa
-        self.vectors[kernels.GATE_NORM] = layer.gate.weight_norm
+        self.vectors[tokens.ATTN_NORM] = layer.attn_norm.mantissa
+        self.vectors[tokens.F_NORM] = layer.f.weight_norm
+        self.vectors[tokens.I_NORM] = layer.i.weight_norm
+        self.vectors[tokens.G_NORM] = layer.g.weight_norm
+        self.vectors[tokens.LOWER_BOUND] = layer.lower_bound
+        self.vectors[tokens.OUT_NORM] = layer.g_norm.mantissa
+        self.vectors[tokens.O_NORM] = layer.o.weight_norm
+        self.vectors[tokens.MLP_NORM] = layer.mlp_norm.mantissa
+        self.vectors[tokens.GATE_NORM] = layer.gate.weight_norm
         self.down_norm = layer.down.weight_norm
         self.constants = _constants(projections)
         self.shifts = (layer.product_shift, layer.glu_shift)
@@ -130,7 +131,7 @@ def _constants(projections: list[IntegerProjection]) -> IntArray:
     return np.array([dataclasses.astuple(p.constants) for p in projections], np.int64)
 
 
-def _packed(projection: IntegerProjection, name: str) -> kernels.Bytes:
+def _packed(projection: IntegerProjection, name: str) -> matvec.Bytes:
     """Trits as uint8 [rows * ceil(columns / 5)], a read-only view, checked once."""
     packed = np.ascontiguousarray(projection.packed).reshape(-1).view()
     if packed.size and int(packed.max()) >= CODES:
