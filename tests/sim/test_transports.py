@@ -5,6 +5,7 @@ from __future__ import annotations
 import conformance
 import pytest
 
+from sterna.emulator.transport import EmulatorTransport
 from sterna.engines.transport import open_transport, transports
 from sterna.errors import SternaError
 from sterna.spec.config import PRESETS
@@ -12,12 +13,14 @@ from sterna_sim.memory import MemoryModel
 from sterna_sim.transport import VerilatorTransport
 
 
-@pytest.fixture(params=["stand-in", "stand-in, stalls", "accelerator"])
+@pytest.fixture(params=["stand-in", "stand-in, stalls", "accelerator", "emulator"])
 def factory(request, open_standin):
     if request.param == "stand-in":
         return open_standin
     if request.param == "stand-in, stalls":
         return lambda: open_standin(memory=MemoryModel(stall=0.5, seed=3))
+    if request.param == "emulator":
+        return lambda: EmulatorTransport(PRESETS["sim-tiny"])
     return lambda: VerilatorTransport(PRESETS["sim-tiny"])
 
 

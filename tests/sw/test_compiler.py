@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from checkpoints import write_checkpoint
 
+from sterna.compiler.account import account
 from sterna.compiler.image import compile_model
 from sterna.compiler.layout import ColumnBlocks, tile_words
 from sterna.emulator.interpreter import Interpreter, ProgramError
@@ -121,6 +122,17 @@ def test_bad_programs_stop_with_their_cause(tmp_path):
     corrupt = good.copy()
     corrupt[-2 * config.word_bytes] = 243  # the last word of trits before END
     assert cause(corrupt) == ErrorCause.BAD_TRIT
+
+
+def test_account_adds_up_to_the_bytes_that_are_read(tmp_path):
+    config = preset("sim-small")
+    model = stored(tmp_path, hidden=48, layers=2, inner=80, vocab=97)
+    image = compile_model(model, config)
+    found = account(image, config)
+    assert found.total == (image.program_beats + image.embed_beats) * config.beat_bytes
+    vectors = 9 * -(-48 * 2 // 32) + -(-80 * 2 // 32)  # nine of hidden, one of inner, in words of 32 bytes
+    assert found.parameters == (2 * vectors + 2 * 3) * 32
+    assert found.trits == image.weight_bytes and 0 < found.bound < 1
 
 
 def test_descriptor_round_trip_and_range():

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sterna.model.store import Model
 
 _EPILOG = """\
 examples:
@@ -13,6 +17,8 @@ examples:
       sizes, parameters, bytes, how many weights are -1, 0 and 1, binary points, tokenizer
   sterna info small.sterna --verify
       also read every byte and compare it with its checksum; exit code 2 if one differs
+  sterna info small.sterna --config ecpix5
+      also compile it for a configuration: what a token reads from memory, and the efficiency that this allows
   sterna info small.sterna --json
       the same as one JSON object, for scripts"""
 
@@ -28,6 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="directory that `sterna import` wrote")
     parser.add_argument("--verify", action="store_true", help="compare every tensor and file with its checksum")
+    parser.add_argument("--config", metavar="PRESET", help="account for the bytes of a token on this configuration")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.set_defaults(func=run)
 
@@ -41,8 +48,20 @@ def run(args: argparse.Namespace) -> int:
     if args.verify:
         model.verify()
     summary = {**summarise(model), "verified": args.verify}
+    if args.config:
+        summary["stream"] = _account(model, args.config)
     print(json.dumps(summary) if args.json else _text(summary))
     return 0
+
+
+def _account(model: Model, name: str) -> dict[str, Any]:
+    from sterna.compiler.account import account
+    from sterna.compiler.image import compile_model
+    from sterna.spec.config import preset
+
+    config = preset(name)
+    found = account(compile_model(model, config), config)
+    return {"config": name, **asdict(found), "total": found.total, "bound": found.bound}
 
 
 def _text(summary: dict[str, Any]) -> str:
@@ -64,6 +83,11 @@ def _text(summary: dict[str, Any]) -> str:
     for name, share in summary["trits"].items():
         columns = "".join(f"{100 * share[trit]:6.1f}%" for trit in ("-1", "0", "1"))
         lines.append(f"  {name:<12}{columns}   {share['weights']:,}")
+    if stream := summary.get("stream"):
+        lines.append(f"stream of {stream['config']}, bytes a token")
+        for part in ("trits", "padding", "parameters", "descriptors", "embedding", "total"):
+            lines.append(f"  {part:<12}{stream[part]:12,}{100 * stream[part] / stream['total']:8.2f}%")
+        lines.append(f"  efficiency at most {100 * stream['bound']:.2f} % of the memory roofline")
     if summary["verified"]:
         lines.append("checksums     all equal")
     return "\n".join(lines)

@@ -1,0 +1,135 @@
+"""BitLinear, the ternary linear layer on 8-bit activations, with its straight-through gradients (arXiv 2406.02528).
+
+    u = RMSNorm(x) * gamma;  s = 127 / max(max|u|, 1e-5);  q = clamp(round(u * s), -128, 127)   per token
+    beta = max(mean|W|, 1e-5);  T = clamp(round(W / beta), -1, 1);  y = (T q) * beta / s        per tensor
+
+Rounding is half to even. A layer is either *trainable*, with a float `weight`, or *frozen*, with the buffers `trits`
+and `beta`. Quantising a quantised weight again would move beta, so a frozen layer never requantises.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sterna.errors import SternaError
+
+__all__ = ["BitLinear", "RMSNorm", "init_weight", "quantise_activations", "ternarise"]
+
+BITLINEAR_EPS = 1e-6  # inside BitLinear; block norms take rms_norm_eps
+FLOOR = 1e-5  # of max|u| and of beta
+
+
+def quantise_activations(u: Tensor) -> tuple[Tensor, Tensor]:
+    """Per-token 8-bit quantisation: u [..., n] -> (q [..., n], integers in the dtype of u; s [..., 1])."""
+    s = 127.0 / u.abs().amax(dim=-1, keepdim=True).clamp(min=FLOOR)
+    return (u * s).round().clamp(-128, 127), s
+
+
+def ternarise(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Per-tensor ternary quantisation: W [out, in] -> (T [out, in] with values -1, 0, 1; beta, scalar)."""
+    beta = weight.abs().mean().clamp(min=FLOOR)
+    return (weight / beta).round().clamp(-1, 1), beta
+
+
+def init_weight(weight: Tensor, std: float, generator: torch.Generator | None = None) -> None:
+    """Fill `weight` in place from normal(0, std)."""
+    nn.init.normal_(weight, 0.0, std, generator=generator)
+
+
+class _TernaryLinear(torch.autograd.Function):
+    """y = (T q) * beta / s with straight-through gradients: dy/du = beta T, dy/dW = outer(., q / s)."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        q, s = quantise_activations(u)
+        trits, beta = ternarise(weight)
+        q, trits = q.to(dtype), trits.to(dtype)  # small integers: exact in bfloat16
+        y = F.linear(q, trits)
+        ctx.save_for_backward(q, s, trits, beta)
+        ctx.dtypes = (u.dtype, weight.dtype)
+        return (y.to(u.dtype) * (beta / s)).to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
+        q, s, trits, beta = ctx.saved_tensors
+        u_dtype, weight_dtype = ctx.dtypes
+        du = (dy @ trits).to(u_dtype) * beta
+        scaled = (dy.to(s.dtype) / s).to(q.dtype)
+        dweight = scaled.flatten(0, -2).t() @ q.flatten(0, -2)
+        return du, dweight.to(weight_dtype), None
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis."""
+
+    def __init__(self, size: int, *, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x [..., size]."""
+        y: Tensor = x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + self.eps) * self.weight
+        return y
+
+
+class BitLinear(nn.Module):
+    """Ternary weights on 8-bit activations, with its own input norm. x [..., inputs] -> y [..., outputs].
+
+    `dtype` of `forward` is the type that the integer product runs in and that y has; None keeps the type of x.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.shape = (outputs, inputs)
+        self.norm = RMSNorm(inputs, eps=BITLINEAR_EPS)
+        self.weight: nn.Parameter | None = nn.Parameter(torch.empty(outputs, inputs))
+        self.trits: Tensor | None
+        self.beta: Tensor | None
+        self.register_buffer("trits", None)
+        self.register_buffer("beta", None)
+        self._multiplier: Tensor | None = None
+
+    @property
+    def frozen(self) -> bool:
+        """True once the layer holds `trits` and `beta` in place of `weight`."""
+        return self.weight is None
+
+    @torch.no_grad()
+    def freeze(self, *, trits: Tensor | None = None, beta: Tensor | float | None = None) -> None:
+        """Replace `weight` by its ternarisation, or by the given `trits` (int8 [outputs, inputs]) and `beta`."""
+        if (trits is None) != (beta is None):
+            raise SternaError("freeze needs both trits and beta, or neither")
+        if trits is None or beta is None:
+            if self.weight is None:
+                return
+            trits, beta = ternarise(self.weight)
+        if tuple(trits.shape) != self.shape:
+            raise SternaError(f"trits are {list(trits.shape)}, the layer is {list(self.shape)}")
+        if int(trits.abs().max()) > 1:
+            raise SternaError("trits must be -1, 0 or 1")
+        device, dtype = self.norm.weight.device, self.norm.weight.dtype
+        self.trits = trits.to(device, torch.int8)
+        self.beta = torch.as_tensor(beta, dtype=dtype, device=device)
+        self.weight = None
+        self._multiplier = None
+
+    def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Quantise x per token and multiply by the ternary weights."""
+        u: Tensor = self.norm(x)
+        dtype = dtype or u.dtype
+        y: Tensor
+        if self.weight is not None:
+            y = _TernaryLinear.apply(u, self.weight, dtype)  # type: ignore[no-untyped-call]
+            return y
+        assert self.trits is not None and self.beta is not None
+        q, s = quantise_activations(u)
+        cached = self._multiplier
+        if cached is None or cached.dtype != dtype or cached.device != u.device:
+            self._multiplier = cached = self.trits.to(u.device, dtype)
+        y = F.linear(q.to(dtype), cached).to(u.dtype) * (self.beta / s)
+        return y.to(dtype)

@@ -1,0 +1,115 @@
+"""Hugging Face checkpoint directories: `config.json` and safetensors, in one file or in shards with an index."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sterna.errors import SternaError
+from sterna.reference.config import HGRNBitConfig
+from sterna.reference.modeling import HGRNBitForCausalLM
+
+__all__ = ["load_reference", "load_trainable", "read_weights", "save_checkpoint"]
+
+_SINGLE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    if (directory / _SINGLE).is_file():
+        return [directory / _SINGLE]
+    index = directory / _INDEX
+    if not index.is_file():
+        raise SternaError(f"{directory} holds neither {_SINGLE} nor {_INDEX}")
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (json.JSONDecodeError, KeyError, AttributeError) as error:
+        raise SternaError(f"{index} is not a safetensors index: {error!r}") from error
+    return [directory / name for name in names]
+
+
+def read_weights(directory: str | Path, *, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Read all tensors of a checkpoint directory, each converted to `dtype` as it is read."""
+    weights: dict[str, Tensor] = {}
+    for path in _weight_files(Path(directory)):
+        try:
+            with safe_open(str(path), framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
+                    weights[name] = tensors.get_tensor(name).to(dtype)
+        except (SafetensorError, OSError) as error:
+            raise SternaError(f"{path} cannot be read as safetensors: {error}") from error
+    return weights
+
+
+def load_trainable(directory: str | Path, *, dtype: torch.dtype = torch.float32) -> HGRNBitForCausalLM:
+    """Load a checkpoint with its float weights in place (trainable mode), in `dtype`."""
+    directory = Path(directory)
+    config = HGRNBitConfig.from_file(directory)
+    weights = read_weights(directory, dtype=dtype)
+    with torch.device("meta"):
+        model = HGRNBitForCausalLM(config)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if missing := sorted(set(expected) - set(weights)):
+        raise SternaError(f"{directory}: {len(missing)} tensors are missing, the first is {missing[0]}")
+    if extra := sorted(set(weights) - set(expected)):
+        raise SternaError(f"{directory}: {len(extra)} tensors do not belong to the model, the first is {extra[0]}")
+    for name, shape in expected.items():
+        if tuple(weights[name].shape) != shape:
+            raise SternaError(f"{directory}: {name} is {list(weights[name].shape)}, the config asks for {list(shape)}")
+    model.load_state_dict(weights, assign=True)
+    return model
+
+
+def load_reference(path: str | Path, *, dtype: torch.dtype = torch.float32) -> HGRNBitForCausalLM:
+    """Load a checkpoint directory for inference: weights upcast to `dtype`, ternarised once, frozen."""
+    return load_trainable(path, dtype=dtype).freeze().eval().requires_grad_(False)
+
+
+def save_checkpoint(
+    model: HGRNBitForCausalLM,
+    directory: str | Path,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    max_shard_bytes: int | None = None,
+) -> None:
+    """Write `config.json`, `generation_config.json` and the weights of a trainable model in `dtype`.
+
+    With `max_shard_bytes` the weights are split into numbered shards with an index, none larger unless one tensor is.
+    """
+    if any(layer.frozen for layer in model.bit_linears().values()):
+        raise SternaError("a frozen model has no float weights to save; save the trainable one")
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    config = model.config.to_dict() | {"dtype": str(dtype).removeprefix("torch.")}
+    _write_json(directory / "config.json", config)
+    ids = {key: config[key] for key in ("bos_token_id", "eos_token_id")}
+    _write_json(directory / "generation_config.json", {"_from_model_config": True, **ids, "use_cache": True})
+    weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
+    shards: list[dict[str, Tensor]] = [{}]
+    used = 0
+    for name, tensor in weights.items():
+        if max_shard_bytes is not None and shards[-1] and used + tensor.nbytes > max_shard_bytes:
+            shards.append({})
+            used = 0
+        shards[-1][name] = tensor
+        used += tensor.nbytes
+    if len(shards) == 1:
+        save_file(weights, str(directory / _SINGLE), metadata={"format": "pt"})
+        return
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(shards, start=1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        save_file(shard, str(directory / file), metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(shard, file)
+    total = sum(tensor.nbytes for tensor in weights.values())
+    _write_json(directory / _INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")

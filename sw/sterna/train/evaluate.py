@@ -1,0 +1,64 @@
+"""Likelihood of held-out tokens, per token and per byte of text."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from sterna.reference.modeling import HGRNBitForCausalLM
+
+__all__ = ["Likelihood", "evaluate", "piece_bytes"]
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Sums over the predicted tokens."""
+
+    nats: float
+    tokens: int
+    bytes: int
+
+    @property
+    def nats_per_token(self) -> float:
+        """Mean negative log likelihood of a token."""
+        return self.nats / self.tokens
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Negative log likelihood per byte of the text that the tokens stand for, in bits."""
+        return self.nats / math.log(2) / max(1, self.bytes)
+
+
+def piece_bytes(tokenizer: Tokenizer) -> np.ndarray:
+    """int64 [vocabulary]: UTF-8 bytes of each byte-level piece; special pieces stand for no text and count 0."""
+    special = set(tokenizer.get_added_tokens_decoder())
+    lengths = np.zeros(tokenizer.get_vocab_size(), dtype=np.int64)
+    for piece, index in tokenizer.get_vocab().items():
+        lengths[index] = 0 if index in special else len(piece)  # one character of the byte alphabet per byte
+    return lengths
+
+
+@torch.no_grad()
+def evaluate(
+    model: HGRNBitForCausalLM,
+    chunks: np.ndarray,
+    *,
+    lengths: np.ndarray,
+    batch: int,
+    dtype: torch.dtype | None = None,
+) -> Likelihood:
+    """Score `chunks` (int64 [n, context + 1], see `validation_chunks`), each from a zero state.
+
+    `lengths` is `piece_bytes`; `dtype` as in the model's `forward`.
+    """
+    device = model.model.norm.weight.device
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    for start in range(0, len(chunks), batch):
+        ids = torch.from_numpy(chunks[start : start + batch]).to(device)
+        total += model.loss(ids[:, :-1], ids[:, 1:], dtype=dtype).double() * ids[:, 1:].numel()
+    targets = chunks[:, 1:]
+    return Likelihood(nats=float(total), tokens=int(targets.size), bytes=int(lengths[targets].sum()))
