@@ -2,9 +2,10 @@
 PYTHON ?= python3
 PROMPT ?=
 TOKENS ?= 32
+CASES ?=
 BIN := .venv/bin
 
-.PHONY: sim test lint docs format clean
+.PHONY: sim test bench lint docs format clean
 
 sim: .venv/sim.stamp ## text from the RTL, each integer checked against the golden model
 	$(BIN)/python -m sterna_sim.demo --prompt "$(PROMPT)" --tokens $(TOKENS)
@@ -14,6 +15,9 @@ test: .venv/dev.stamp ## every test
 
 lint: .venv/dev.stamp ## style, types, and tables of the docs
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+bench: .venv/sim.stamp ## cycles of whole tokens on several configurations: build/bench.json
+	$(BIN)/python -m sterna_sim.bench $(CASES)
 
 docs: .venv/sim.stamp ## write the tables of docs/program.md from the specification
 	$(BIN)/python -m sterna.spec.tables docs/program.md

@@ -58,7 +58,7 @@ class CoSimulation:
         progress: Progress | None = None,
     ) -> None:
         integers = IntegerModel.from_model(model)
-        image = compile_model(integers, config)
+        self.image = image = compile_model(integers, config)
         self._golden = GoldenModel(integers)
         self._transport = VerilatorTransport(config, memory=memory, waves=waves, progress=progress)
         self._engine = AcceleratorEngine(self._transport, image, model.geometry)

@@ -127,6 +127,7 @@ PRESETS = {
             word_bytes=16,
             vector_width=4,
             tile_rows=2048,
+            max_rows_per_word=8,
             activation_depth=8192,
             vector_depth=16384,
             param_depth=16384,
