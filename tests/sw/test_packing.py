@@ -48,6 +48,13 @@ def test_last_byte_is_filled_with_zero_trits(count):
     assert (whole[:, count:] == 0).all()
 
 
+@pytest.mark.parametrize("shape", [(0,), (0, 7), (3, 0), (2, 0, 5), (0, 0)])
+def test_empty_axes_stay_empty(shape):
+    packed = pack(np.zeros(shape, np.int8))
+    assert packed.shape == (*shape[:-1], -(-shape[-1] // 5)) and packed.dtype == np.uint8
+    assert unpack(packed, shape[-1]).shape == shape
+
+
 @settings(max_examples=100, deadline=None)
 @given(data=st.data(), shape=st.lists(st.integers(1, 6), max_size=2), columns=st.integers(1, 41))
 def test_round_trip(data, shape, columns):

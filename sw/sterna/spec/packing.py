@@ -24,9 +24,11 @@ def pack(trits: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
     """Pack ``[..., n]`` trits in -1..1 into ``[..., ceil(n/5)]`` bytes; the last byte is filled with zero trits."""
     if trits.size and (trits.min() < -1 or trits.max() > 1):
         raise SternaError("cannot pack: a weight is not -1, 0 or 1; quantise the tensor to trits first")
-    padding = -trits.shape[-1] % TRITS_PER_BYTE
-    digits = np.pad(trits, [(0, 0)] * (trits.ndim - 1) + [(0, padding)]).astype(np.uint8) + np.uint8(1)
-    grouped = digits.reshape(*trits.shape[:-1], -1, TRITS_PER_BYTE)
+    *rows, columns = trits.shape
+    groups = -(-columns // TRITS_PER_BYTE)
+    padding = groups * TRITS_PER_BYTE - columns
+    digits = np.pad(trits, [(0, 0)] * len(rows) + [(0, padding)]).astype(np.uint8) + np.uint8(1)
+    grouped = digits.reshape(*rows, groups, TRITS_PER_BYTE)
     packed = grouped[..., 4]
     for place in (3, 2, 1, 0):  # Horner in 8 bits: the result is at most 242
         packed = packed * np.uint8(3) + grouped[..., place]
@@ -42,7 +44,8 @@ def unpack(packed: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.int8]:
     if packed.size and packed.max() >= CODES:
         byte = int(packed.max())
         raise SternaError(f"byte {byte} is no trit code (0..{CODES - 1}): the weights are corrupt, import again")
-    return code_table()[packed].reshape(*packed.shape[:-1], -1)[..., :count]
+    *rows, groups = packed.shape
+    return code_table()[packed].reshape(*rows, groups * TRITS_PER_BYTE)[..., :count]
 
 
 def gray_walk() -> list[tuple[int, bool, int]]:
