@@ -1,5 +1,7 @@
 """The compiler through the emulator: programs of odd geometries give the golden integers on every configuration."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from checkpoints import write_checkpoint
@@ -11,6 +13,7 @@ from sterna.emulator.interpreter import Interpreter, ProgramError
 from sterna.errors import SternaError
 from sterna.golden.model import GoldenModel, Trace
 from sterna.importer import import_checkpoint
+from sterna.model.integer import IntegerModel
 from sterna.model.store import Model
 from sterna.spec import isa
 from sterna.spec.config import PRESETS, HardwareConfig, preset
@@ -100,11 +103,21 @@ def _words(data):
 
 @pytest.mark.parametrize("memory", ["vector_depth", "param_depth", "state_depth", "activation_depth"])
 def test_model_that_does_not_fit_is_refused_by_name(tmp_path, memory):
-    import dataclasses
-
     model = stored(tmp_path, hidden=48, layers=2, inner=80, vocab=97)
     with pytest.raises(SternaError, match=memory):
         compile_model(model, dataclasses.replace(preset("sim-tiny"), **{memory: 16}))
+
+
+@pytest.mark.parametrize("shift", [-1, 48, 63])
+@pytest.mark.parametrize("name", ["product_shift", "glu_shift", "embed_shift"])
+def test_shifts_beyond_the_specification_are_refused(tmp_path, name, shift):
+    model = IntegerModel.from_model(stored(tmp_path, hidden=48, layers=1, inner=80, vocab=97))
+    if name == "embed_shift":
+        model = dataclasses.replace(model, embed_shift=shift)
+    else:
+        model = dataclasses.replace(model, layers=(dataclasses.replace(model.layers[0], **{name: shift}),))
+    with pytest.raises(SternaError, match=f"right shift of {shift} bits, 0..47"):
+        compile_model(model, preset("sim-small"))
 
 
 def test_bad_programs_stop_with_their_cause(tmp_path):

@@ -13,7 +13,7 @@ from sterna.model.geometry import Geometry
 from sterna.model.integer import IntegerLayer, IntegerModel, IntegerProjection, NormVector
 from sterna.spec.config import HardwareConfig
 from sterna.spec.isa import Opcode, RowOp, encode
-from sterna.spec.numerics import IntArray
+from sterna.spec.numerics import MAX_SHIFT, IntArray
 from sterna.spec.packing import unpack
 
 
@@ -183,6 +183,12 @@ class ProgramWriter:
         return self._descriptor(opcode=Opcode.LOAD, count=words, target=target) + payload
 
     def _descriptor(self, **fields: int) -> bytes:
+        shift = fields.get("shift", 0)
+        if not 0 <= shift <= MAX_SHIFT:
+            raise SternaError(
+                f"the model asks for a right shift of {shift} bits, 0..{MAX_SHIFT} are specified: "
+                "its binary points are too far apart, import the checkpoint again"
+            )
         return self._fill(encode(**fields))
 
     def _fill(self, data: bytes) -> bytes:

@@ -51,7 +51,10 @@ SIGMA_SLOPE_WIDTH = 11
 
 
 def round_shift(value: IntArray, shift: int | IntArray) -> IntArray:
-    """``value / 2**shift`` to nearest, halves towards +infinity; ``shift`` >= 0, and 0 leaves the value."""
+    """``value / 2**shift`` to nearest, halves towards +infinity; ``shift`` 0..62, and 0 leaves the value.
+
+    The caller keeps ``|value| + 2**(shift - 1)`` below 2**63; all shifts of a token are at most MAX_SHIFT.
+    """
     shift = np.asarray(shift, np.int64)
     half = (np.int64(1) << shift) >> 1
     return (value + half) >> shift
