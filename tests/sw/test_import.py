@@ -6,7 +6,10 @@ import argparse
 import errno
 import json
 import os
+import signal
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +18,10 @@ from checkpoints import make_tensors, round_to, write_checkpoint
 
 from sterna.cli import import_ as import_command
 from sterna.cli import info as info_command
+from sterna.cli.main import main
 from sterna.errors import SternaError
-from sterna.importer import convert, import_checkpoint
+from sterna.golden import calibrate
+from sterna.importer import convert, import_checkpoint, publish
 from sterna.model import tensorfile
 from sterna.model.geometry import Geometry
 from sterna.model.store import Model
@@ -385,6 +390,23 @@ def test_interruption_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [source]
 
 
+def test_what_a_killed_import_left_is_swept_by_the_next_one(tmp_path):
+    source, target = write_checkpoint(tmp_path / "source", **SIZES), tmp_path / "model"
+    kill = "import os, signal; from sterna.importer import convert; from pathlib import Path; "
+    kill += "convert._write_projection = lambda *_: os.kill(os.getpid(), signal.SIGKILL); "
+    kill += f"convert.import_checkpoint(Path({str(source)!r}), Path({str(target)!r}))"
+    assert subprocess.run([sys.executable, "-c", kill]).returncode == -signal.SIGKILL
+    (left,) = [path for path in tmp_path.iterdir() if path != source]
+    assert left.name.endswith(".partial")
+    others = {tmp_path / ".model.2.0123abcd.partial", tmp_path / ".model.mine.partial"}  # another target's, a user's
+    for path in others:
+        path.mkdir()
+    with publish.temporary(target) as at_work:  # an import that runs at the same time
+        imported(source, target)
+        assert at_work.is_dir()
+    assert {*tmp_path.iterdir()} == {source, target, *others}
+
+
 # --- target ----------------------------------------------------------------------------------------------------------
 def test_existing_targets(tmp_path):
     source, target = write_checkpoint(tmp_path / "source", **SIZES), tmp_path / "model"
@@ -461,7 +483,6 @@ class Evil:
 
 # --- calibration and commands ----------------------------------------------------------------------------------------
 def test_calibration_result_is_stored(tmp_path, monkeypatch):
-    calibrate = pytest.importorskip("sterna.golden.calibrate")
     source = write_checkpoint(tmp_path / "source", **SIZES)
     seen = []
 
@@ -489,7 +510,6 @@ def run_command(*arguments):
 
 
 def test_commands(tmp_path, capsys):
-    pytest.importorskip("sterna.cli.progress")
     source = write_checkpoint(tmp_path / "source", **SIZES, tokenizer=False, replace={"spare": ONES})
     target = tmp_path / "model"
     assert run_command("import", source, target, "--no-calibrate") == 0
@@ -513,7 +533,6 @@ def test_commands(tmp_path, capsys):
 
 
 def test_exit_code_and_sentence_of_the_command_line(tmp_path, capsys):
-    main = pytest.importorskip("sterna.cli.main").main
     source = write_checkpoint(tmp_path / "source", **SIZES, replace=spoilt(GATE, np.nan))
     assert main(["import", str(source), str(tmp_path / "model")]) == 2
     error = capsys.readouterr().err

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sterna.errors import SternaError
@@ -15,14 +17,35 @@ from sterna.errors import SternaError
 
 @contextmanager
 def temporary(target: Path) -> Iterator[Path]:
-    """A new directory beside ``target``, removed on the way out unless it was renamed."""
+    """A new directory beside ``target``, removed on the way out unless it was renamed.
+
+    Directories that killed processes left for the same target are removed first.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(target)
     directory = target.parent / f".{target.name}.{secrets.token_hex(4)}.partial"
     directory.mkdir()
+    lock = os.open(directory, os.O_RDONLY)
     try:
+        with suppress(OSError):  # where the file system has no locks, no other process can take one to sweep
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield directory
     finally:
+        os.close(lock)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _sweep(target: Path) -> None:
+    """Remove what killed processes left for ``target``; one at work holds a lock, which ends with the process."""
+    name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.partial")
+    for directory in [path for path in target.parent.iterdir() if name.fullmatch(path.name)]:
+        with suppress(OSError):
+            lock = os.open(directory, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(directory, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 def publish(directory: Path, target: Path) -> None:
