@@ -97,6 +97,8 @@ def test_cycles_are_reported() -> None:
 
     result = generate._result(Made(), argparse.Namespace(device="verilator"))  # type: ignore[arg-type]
     assert result["cycles_per_token"] == 1500
+    Made.counters = {"cycles": 0}
+    assert "cycles_per_token" not in generate._result(Made(), argparse.Namespace(device="emulator"))  # type: ignore[arg-type]
     assert generate._summary(result) == "2 tokens after a prompt of 1, 0.5 tokens/s on verilator, 1,500 cycles/token"
 
 
@@ -149,11 +151,14 @@ def test_eval_against_reference(model: Path, capsys: pytest.CaptureFixture[str])
         ("generate MODEL --prompt a --memory-rate x --device verilator", "--memory-rate wants beats a cycle"),
         ("generate MODEL --prompt a --device verilator --config huge", "there is no configuration 'huge'"),
         ("generate MODEL --prompt a --threads 2", "device 'golden' has no option 'threads'"),
+        ("generate MODEL --prompt a --threads 2 --device emulator", "device 'emulator' has no option 'threads'"),
+        ("generate MODEL --prompt \udcff", r"the text is not UTF-8 at character 0: '\udcff'"),
         ("eval MODEL --text missing.txt", "the text missing.txt cannot be read"),
         ("eval MODEL --text MODEL", "cannot be read"),
         ("eval MODEL --text TEXT --device gpu", "there is no device 'gpu'"),
         ("eval MODEL --text TEXT --reference elsewhere", "add --against reference"),
         ("eval missing --text TEXT --device reference", "missing"),
+        ("train --train TEXT --valid TEXT --out TEXT", "text.txt/run: Not a directory"),
     ],
 )
 def test_errors_are_one_sentence(model: Path, command: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,18 +190,8 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 
 
 def test_a_reader_that_leaves_is_no_error(model: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "sterna.cli.main",
-        "generate",
-        str(model),
-        "--prompt",
-        "a",
-        "--ignore-eos",
-        "--ids",
-    ]
-    with subprocess.Popen([*command[:-1]], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    command = [sys.executable, "-m", "sterna.cli.main", *words("generate MODEL --prompt a --ignore-eos", model)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""

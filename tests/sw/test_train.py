@@ -208,6 +208,7 @@ def test_bad_input_is_named(corpus: Path, tmp_path: Path) -> None:
         ),
         (lambda: command("--train", corpus / "train.txt", "--valid", "no.txt", "--out", tmp_path), "no such file"),
     ]
+    cases.append((lambda: make(corpus, tmp_path, device="abacus"), "there is no device 'abacus'; choose cpu"))
     if not torch.cuda.is_available():
         cases.append((lambda: make(corpus, tmp_path, device="cuda"), "no CUDA device"))
     for action, message in cases:

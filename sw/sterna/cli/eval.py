@@ -34,7 +34,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="directory that `sterna import` wrote")
     parser.add_argument("--text", type=Path, required=True, metavar="FILE", help="UTF-8 text, plain or .xz")
-    parser.add_argument("--device", default="golden", metavar="D", help="golden (default), cpu, verilator, reference")
+    parser.add_argument(
+        "--device", default="golden", metavar="D", help="golden (default), cpu, emulator, verilator, reference"
+    )
     parser.add_argument("--max-tokens", type=int, metavar="N", help="read only the first N tokens of the text")
     parser.add_argument("--chunk", type=int, default=512, metavar="N", help="tokens to a fresh state (default: 512)")
     parser.add_argument("--against", choices=["reference"], help="also run the float32 reference and compare")

@@ -22,8 +22,9 @@ a first walk:
   sterna eval model.sterna --text held-out.txt --device golden --against reference
   sterna train --train books.txt --valid held-out.txt --out my-checkpoint
 
-All devices give the same integers: golden is the specification in NumPy, cpu is fast, verilator simulates the
-accelerator cycle by cycle. `sterna COMMAND --help` explains each command with examples.
+All devices give the same integers: golden is the specification in NumPy, cpu is fast, emulator runs the compiled
+program without timing, verilator simulates the accelerator cycle by cycle.
+`sterna COMMAND --help` explains each command with examples.
 
 exit codes: 0 done, 2 the input or the model is at fault, 3 the device is, 130 stopped by Ctrl-C.
 STERNA_PROGRESS=0 hides progress bars, STERNA_PROGRESS=1 draws them even where standard error is no terminal."""
@@ -75,6 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has left; keep the interpreter from complaining when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except OSError as error:  # a full disk, a file that cannot be written: the machine's fault, no defect to trace
+        name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes | os.PathLike) else ""
+        print(f"sterna: {name}{error.strerror or error}", file=sys.stderr)
+        return SternaError.exit_code
 
 
 def _run(arguments: Sequence[str]) -> int:

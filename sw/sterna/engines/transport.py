@@ -6,6 +6,7 @@ under the entry point group ``sterna.transports`` and pass the conformance suite
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from importlib.metadata import entry_points
 from types import TracebackType
@@ -125,7 +126,7 @@ def open_transport(name: str, **options: Any) -> Transport:
     """Open the transport called ``name``; ``options`` go to its constructor.
 
     Raises:
-        SternaError: there is no such transport, or what it needs is not installed.
+        SternaError: there is no such transport or option, or what the transport needs is not installed.
     """
     found = [entry for entry in entry_points(group=ENTRY_POINTS) if entry.name == name]
     if not found:
@@ -134,6 +135,10 @@ def open_transport(name: str, **options: Any) -> Transport:
         kind = found[0].load()
     except ImportError as error:
         raise SternaError(f"device {name!r} needs more packages ({error}): pip install 'sterna[hw]'") from error
+    known = tuple(inspect.signature(kind).parameters)
+    for option in options:
+        if option not in known:
+            raise SternaError(f"device {name!r} has no option {option!r}; its options: {', '.join(known)}")
     transport = kind(**options)
     assert isinstance(transport, Transport)
     return transport

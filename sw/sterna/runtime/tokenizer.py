@@ -47,7 +47,15 @@ class Tokenizer:
         return None
 
     def encode(self, text: str, *, start: bool = False) -> list[int]:
-        """Token ids of ``text``; at the ``start`` of a sequence with what the tokenizer puts there (often a bos id)."""
+        """Token ids of ``text``; at the ``start`` of a sequence with what the tokenizer puts there (often a bos id).
+
+        Raises:
+            SternaError: the text has a lone surrogate, as a command line that is not UTF-8 gives.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise SternaError(f"the text is not UTF-8 at character {error.start}: {text[:80]!a}") from None
         return self._backend.encode(text, start=start)
 
     def decode(self, ids: Iterable[int]) -> str:

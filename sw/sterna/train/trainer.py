@@ -66,7 +66,10 @@ class Trainer:
             raise SternaError(f"the tokenizer has {pieces} pieces, the model's vocab_size is {config.model.vocab_size}")
         self.config = config
         self.out = Path(out)
-        self.device = torch.device(device)
+        try:
+            self.device = torch.device(device)
+        except RuntimeError:
+            raise SternaError(f"there is no device {str(device)!r}; choose cpu, cuda or cuda:N") from None
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise SternaError("no CUDA device is available; train with --device cpu")
         self.step = 0
