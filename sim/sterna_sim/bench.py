@@ -27,6 +27,7 @@ SHIPPED = "shipped"
 MEMORIES = {
     "sim-tiny": MemoryModel(),
     "sim-small": MemoryModel(),
+    "sim-large": MemoryModel(),
     "ecpix5": MemoryModel(beats_denominator=2),  # DDR3 x16 behind a 128-bit port: 8 bytes a cycle
 }
 DEFAULT_CASES = (f"{SHIPPED}:sim-small", f"{SHIPPED}:ecpix5", "370m:ecpix5")

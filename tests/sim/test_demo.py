@@ -1,0 +1,74 @@
+"""``make sim`` and ``make bench``: what they print, what they return, and that cycles do not creep up."""
+
+import json
+import re
+import sys
+
+import pytest
+
+from sterna.golden.model import GoldenModel
+from sterna.importer import synthetic
+from sterna.model.geometry import Geometry
+from sterna_sim import bench, demo
+
+BENCH_CYCLES = 33_229  # of one token of the small model below on sim-tiny
+
+
+def run(module, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["program", *arguments])
+    return module.main()
+
+
+def test_shipped_model_is_bit_exact_at_its_measured_cycles(monkeypatch, capsys):
+    assert run(demo, monkeypatch, "--prompt", "The sea", "--tokens", "2") == 0
+    text, line = capsys.readouterr().out.strip().rsplit("\n", 1)
+    assert text.startswith("The sea")
+    match = re.fullmatch(
+        r"sim: (\d+) tokens, (\d+)/(\d+) bit-exact against golden, "
+        r"(\d+) cycles/token, ([\d.]+) % of the memory roofline",
+        line,
+    )
+    assert match and match[1] == match[2] == match[3]
+    assert int(match[4]) <= 379_589, "cycles are exact: more of them is a regression"
+    assert float(match[5]) >= 96.7
+
+
+def test_a_difference_ends_it_with_the_layer_and_the_first_integer(monkeypatch, capsys):
+    honest = GoldenModel.step
+
+    def off_by_one(self, tokens, *, trace=None):
+        logits = honest(self, tokens, trace=trace)
+        gate = dict(trace.results)["layer 1 gate"]
+        gate[0, 7] += 1
+        return logits
+
+    monkeypatch.setattr(GoldenModel, "step", off_by_one)
+    assert run(demo, monkeypatch, "--prompt", "The sea", "--tokens", "1") == 1
+    assert re.search(r"sim: layer 1 gate, row 7: the RTL has -?\d+, the golden model -?\d+", capsys.readouterr().err)
+
+
+def test_a_missing_model_is_one_sentence(monkeypatch, capsys, tmp_path):
+    assert run(demo, monkeypatch, "--model", str(tmp_path / "none")) == 2
+    assert "there is no model directory" in capsys.readouterr().err
+
+
+@pytest.fixture
+def small(monkeypatch):
+    geometry = Geometry(hidden=96, layers=2, inner=160, vocab=128, rms_eps=1e-6)
+    monkeypatch.setitem(synthetic.GEOMETRIES, "small", geometry)
+
+
+def test_bench_measures_whole_tokens(small, monkeypatch, capsys, tmp_path):
+    target = tmp_path / "bench.json"
+    assert run(bench, monkeypatch, "small:sim-tiny", "--json", str(target)) == 0
+    (measured,) = json.loads(target.read_text())
+    assert measured["efficiency"] == measured["weight_bytes"] / (measured["cycles"] * measured["bytes_per_cycle"])
+    assert measured["efficiency"] < measured["bound"] < 1
+    assert measured["integers_compared"] == 96 + 2 * (5 * 96 + 2 * 160) + 128
+    assert measured["cycles"] <= BENCH_CYCLES, "cycles are exact: more of them is a regression"
+    assert f"{measured['cycles']:,}" in capsys.readouterr().out
+
+
+def test_bench_refuses_an_unknown_case(monkeypatch, capsys):
+    assert run(bench, monkeypatch, "gpt:sim-tiny") == 2
+    assert "is no case" in capsys.readouterr().err
