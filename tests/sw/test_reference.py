@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -191,7 +192,12 @@ def test_names_are_the_published_ones() -> None:
 @pytest.mark.parametrize("shard_bytes", [None, 5_000])
 def test_save_and_load(tmp_path: Path, shard_bytes: int | None) -> None:
     model = HGRNBitForCausalLM(HGRNBitConfig(**SIZES))
-    save_checkpoint(model, tmp_path, max_shard_bytes=shard_bytes)
+    before = os.umask(0o027)
+    try:
+        save_checkpoint(model, tmp_path, max_shard_bytes=shard_bytes)
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o640}
     assert (tmp_path / "model.safetensors").is_file() == (shard_bytes is None)
     back = load_trainable(tmp_path)
     assert back.config == model.config
@@ -199,6 +205,13 @@ def test_save_and_load(tmp_path: Path, shard_bytes: int | None) -> None:
         assert torch.equal(back.state_dict()[name], tensor.bfloat16().float()), name
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["architectures"] == ["HGRNBitForCausalLM"] and config["dtype"] == "bfloat16"
+
+
+def test_saving_in_the_other_form_replaces_the_weights(tmp_path: Path) -> None:
+    models = [HGRNBitForCausalLM(HGRNBitConfig(**SIZES)) for _ in range(3)]
+    for model, shard_bytes in zip(models, (None, 5_000, None), strict=True):
+        save_checkpoint(model, tmp_path, max_shard_bytes=shard_bytes)
+        assert torch.equal(load_trainable(tmp_path).lm_head.weight, model.lm_head.weight.bfloat16().float())
 
 
 @pytest.mark.parametrize(
@@ -209,6 +222,7 @@ def test_save_and_load(tmp_path: Path, shard_bytes: int | None) -> None:
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         ({"tie_word_embeddings": True}, "tie_word_embeddings"),
         ({"expand_ratio": 2}, "expand_ratio"),
+        ({"use_lower_bound": False}, "use_lower_bound is false"),
         ({"hidden_size": "wide"}, "hidden_size must be a positive integer"),
         ({"rms_norm_eps": 0}, "rms_norm_eps must be a positive number"),
         ({"num_hidden_layers": 4}, "tensors are missing"),
@@ -226,10 +240,14 @@ def test_broken_files_are_named(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(SternaError, match=r"no config\.json"):
         load_reference(tmp_path / "nowhere")
     (checkpoint / "model.safetensors").write_bytes(b"not safetensors")
-    with pytest.raises(SternaError, match="cannot be read as safetensors"):
+    with pytest.raises(SternaError, match="is truncated or no safetensors file"):
         load_reference(checkpoint)
     (checkpoint / "model.safetensors").unlink()
-    with pytest.raises(SternaError, match="holds neither"):
+    (checkpoint / "model.safetensors.index.json").write_text("[]")
+    with pytest.raises(SternaError, match="must hold a JSON object"):
+        load_reference(checkpoint)
+    (checkpoint / "model.safetensors.index.json").unlink()
+    with pytest.raises(SternaError, match="no weights in"):
         load_reference(checkpoint)
     (checkpoint / "config.json").write_text("{")
     with pytest.raises(SternaError, match="not JSON"):

@@ -82,19 +82,11 @@ class Geometry:
         Raises:
             SternaError: a key is missing, has an impossible value, or asks for what Sterna does not compute.
         """
-        model_type = config.get("model_type")
-        if model_type != MODEL_TYPE:
-            raise SternaError(
-                f"config.json: model_type is {model_type!r}; only {MODEL_TYPE!r} checkpoints can be imported"
-            )
-        for key, supported in _FIXED.items():
-            if config.get(key, supported[0]) not in supported:
-                raise SternaError(f"config.json: {key} is {config[key]!r}; only {supported[0]!r} is supported")
+        check_supported(config)
         hidden = _size(config, "hidden_size")
         inner = config.get("intermediate_size")
         if inner is None:
-            ratio = _number(config, "hidden_ratio", 4)
-            inner = -(-int(hidden * ratio * 2 / 3) // INNER_MULTIPLE) * INNER_MULTIPLE
+            inner = default_inner(hidden, _number(config, "hidden_ratio", 4))
         else:
             inner = _size(config, "intermediate_size")
         for key, size in (("hidden_size", hidden), ("intermediate_size", inner)):
@@ -110,6 +102,21 @@ class Geometry:
             vocab=_size(config, "vocab_size"),
             rms_eps=float(eps),
         )
+
+
+def check_supported(config: Mapping[str, Any], *, source: str = "config.json") -> None:
+    """Refuse a ``config.json`` that asks for what Sterna does not compute; ``source`` names it in the error."""
+    model_type = config.get("model_type")
+    if model_type != MODEL_TYPE:
+        raise SternaError(f"{source}: model_type is {model_type!r}; only {MODEL_TYPE!r} is supported")
+    for key, supported in _FIXED.items():
+        if config.get(key, supported[0]) not in supported:
+            raise SternaError(f"{source}: {key} is {config[key]!r}; only {supported[0]!r} is supported")
+
+
+def default_inner(hidden: int, ratio: float) -> int:
+    """Width of the GLU where ``intermediate_size`` is null: int(hidden * ratio * 2/3) rounded up to 256."""
+    return -(-int(hidden * ratio * 2 / 3) // INNER_MULTIPLE) * INNER_MULTIPLE
 
 
 def uses_lower_bounds(config: Mapping[str, Any]) -> bool:

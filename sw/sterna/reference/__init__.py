@@ -4,12 +4,9 @@ from sterna.reference.checkpoint import load_reference, load_trainable, save_che
 from sterna.reference.config import HGRNBitConfig
 from sterna.reference.modeling import HGRNBitForCausalLM
 
-ReferenceModel = HGRNBitForCausalLM
-
 __all__ = [
     "HGRNBitConfig",
     "HGRNBitForCausalLM",
-    "ReferenceModel",
     "load_reference",
     "load_trainable",
     "save_checkpoint",

@@ -6,45 +6,30 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from sterna.errors import SternaError
+from sterna.importer.checkpoint import SAFETENSORS_FILE, SourceTensor, open_tensors
+from sterna.model.dtypes import FLOATS
 from sterna.reference.config import HGRNBitConfig
 from sterna.reference.modeling import HGRNBitForCausalLM
 
 __all__ = ["load_reference", "load_trainable", "read_weights", "save_checkpoint"]
 
-_SINGLE = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
-
-
-def _weight_files(directory: Path) -> list[Path]:
-    if (directory / _SINGLE).is_file():
-        return [directory / _SINGLE]
-    index = directory / _INDEX
-    if not index.is_file():
-        raise SternaError(f"{directory} holds neither {_SINGLE} nor {_INDEX}")
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (json.JSONDecodeError, KeyError, AttributeError) as error:
-        raise SternaError(f"{index} is not a safetensors index: {error!r}") from error
-    return [directory / name for name in names]
-
 
 def read_weights(directory: str | Path, *, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """Read all tensors of a checkpoint directory, each converted to `dtype` as it is read."""
-    weights: dict[str, Tensor] = {}
-    for path in _weight_files(Path(directory)):
-        try:
-            with safe_open(str(path), framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
-                    weights[name] = tensors.get_tensor(name).to(dtype)
-        except (SafetensorError, OSError) as error:
-            raise SternaError(f"{path} cannot be read as safetensors: {error}") from error
-    return weights
+    return {name: _tensor(source).to(dtype) for name, source in open_tensors(Path(directory)).items()}
+
+
+def _tensor(source: SourceTensor) -> Tensor:
+    if source.dtype not in FLOATS:
+        raise SternaError(f"tensor {source.name} in {source.file} is {source.dtype}; save it as one of {FLOATS}")
+    tensor = torch.from_numpy(np.array(source.read()))  # a copy: the file is mapped read-only
+    return tensor.view(torch.bfloat16) if source.dtype == "BF16" else tensor
 
 
 def load_trainable(directory: str | Path, *, dtype: torch.dtype = torch.float32) -> HGRNBitForCausalLM:
@@ -99,16 +84,27 @@ def save_checkpoint(
             used = 0
         shards[-1][name] = tensor
         used += tensor.nbytes
+    # An earlier save of the other form must not be taken for this one.
+    single, index = directory / SAFETENSORS_FILE, directory / f"{SAFETENSORS_FILE}.index.json"
     if len(shards) == 1:
-        save_file(weights, str(directory / _SINGLE), metadata={"format": "pt"})
+        _write_tensors(single, weights)
+        index.unlink(missing_ok=True)
         return
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, str(directory / file), metadata={"format": "pt"})
+        _write_tensors(directory / file, shard)
         weight_map |= dict.fromkeys(shard, file)
     total = sum(tensor.nbytes for tensor in weights.values())
-    _write_json(directory / _INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+    _write_json(index, {"metadata": {"total_size": total}, "weight_map": weight_map})
+    single.unlink(missing_ok=True)
+
+
+def _write_tensors(path: Path, weights: dict[str, Tensor]) -> None:
+    path.touch()  # the library makes files that only their owner can read: keep what the umask gives
+    mode = path.stat().st_mode
+    save_file(weights, str(path), metadata={"format": "pt"})
+    path.chmod(mode)
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

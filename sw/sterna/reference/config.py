@@ -12,19 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from sterna.errors import SternaError
+from sterna.model.geometry import MODEL_TYPE, check_supported, default_inner
 
-__all__ = ["MODEL_TYPE", "HGRNBitConfig"]
-
-MODEL_TYPE = "hgrn_bit"
-
-# Keys with one supported value (absent counts as supported).
-_FIXED: dict[str, tuple[Any, ...]] = {
-    "hidden_act": ("swish", "silu"),
-    "expand_ratio": (1,),
-    "use_short_conv": (False,),
-    "use_lower_bound": (True,),
-    "tie_word_embeddings": (False,),
-}
+__all__ = ["HGRNBitConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,20 +51,17 @@ class HGRNBitConfig:
         """Width of the GLU: `intermediate_size`, or int(hidden_size * hidden_ratio * 2/3) rounded up to 256."""
         if self.intermediate_size is not None:
             return self.intermediate_size
-        return -(-int(self.hidden_size * self.hidden_ratio * 2 / 3) // 256) * 256
+        return default_inner(self.hidden_size, self.hidden_ratio)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], *, source: str = "config.json") -> HGRNBitConfig:
         """Build from the parsed `config.json`; `source` names it in errors. Keys without effect here are ignored."""
-        model_type = values.get("model_type")
-        if model_type != MODEL_TYPE:
-            raise SternaError(f"{source}: model_type is {model_type!r}, only {MODEL_TYPE!r} is supported")
+        check_supported(values, source=source)
+        if not values.get("use_lower_bound", True):
+            raise SternaError(f"{source}: use_lower_bound is false, the reference has lower bounds always")
         for key in ("vocab_size", "hidden_size", "num_hidden_layers"):
             if key not in values:
                 raise SternaError(f"{source}: the key {key} is missing")
-        for key, supported in _FIXED.items():
-            if key in values and values[key] not in supported:
-                raise SternaError(f"{source}: {key} is {values[key]!r}, only {supported[0]!r} is supported")
         fields = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
         for name in ("bos_token_id", "eos_token_id"):
             if isinstance(fields.get(name), list):

@@ -15,8 +15,9 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from sterna.model.geometry import MODEL_TYPE
 from sterna.reference.bitlinear import BitLinear, RMSNorm, init_weight
-from sterna.reference.config import MODEL_TYPE, HGRNBitConfig
+from sterna.reference.config import HGRNBitConfig
 from sterna.reference.modeling import Body
 
 __all__ = ["HGRNBitForCausalLM", "HGRNBitHFConfig", "HGRNBitOutput", "register"]
