@@ -9,6 +9,7 @@ from checkpoints import write_checkpoint
 from sterna.compiler.account import account
 from sterna.compiler.image import compile_model
 from sterna.compiler.layout import ColumnBlocks, tile_words
+from sterna.compiler.program import ProgramWriter
 from sterna.emulator.interpreter import Interpreter, ProgramError
 from sterna.errors import SternaError
 from sterna.golden.model import GoldenModel, Trace
@@ -118,6 +119,16 @@ def test_shifts_beyond_the_specification_are_refused(tmp_path, name, shift):
         model = dataclasses.replace(model, layers=(dataclasses.replace(model.layers[0], **{name: shift}),))
     with pytest.raises(SternaError, match=f"right shift of {shift} bits, 0..47"):
         compile_model(model, preset("sim-small"))
+
+
+def test_vocabulary_may_exceed_the_vector_addresses(tmp_path):
+    """Logits have no place in vector memory, so their number is not bound by its 16-bit addresses."""
+    config = preset("sim-tiny")
+    model = IntegerModel.from_model(stored(tmp_path, hidden=3, layers=1, inner=5, vocab=(1 << 16) + 100))
+    tiles = [isa.decode(chunk) for chunk in ProgramWriter(model, config).chunks()][-1 - 2 * 1026 : -1 : 2]
+    assert all(tile["row_op"] == isa.RowOp.LOGIT for tile in tiles)
+    assert sum(tile["count"] for tile in tiles) == (1 << 16) + 100
+    assert [tile["first"] for tile in tiles] == [1] + [0] * 1025
 
 
 def test_bad_programs_stop_with_their_cause(tmp_path):

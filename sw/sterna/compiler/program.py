@@ -151,12 +151,10 @@ class ProgramWriter:
         row_op: RowOp,
         *,
         rows: range | None = None,
-        source: int = 0,
-        target: int = 0,
-        param: int = 0,
-        state: int = 0,
         shift: int = 0,
+        **addresses: int,
     ) -> Iterator[bytes]:
+        """A descriptor and its words for each tile; ``addresses`` (source, target, …) belong to the first row."""
         rows = rows or range(projection.rows)
         cut = ColumnBlocks.of(projection.columns, self.config)
         for start in range(0, len(rows), self.config.tile_rows):
@@ -167,13 +165,10 @@ class ProgramWriter:
                 row_op=row_op,
                 first=int(start == 0),
                 count=len(tile),
-                source=source + start,
-                target=target + start,
-                param=param + start,
-                state=state + start,
                 blocks=cut.blocks,
                 tails=cut.tails,
                 shift=shift,
+                **{name: first + start for name, first in addresses.items()},
             )
             yield tile_words(trits, self.config).tobytes()
 
