@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 
 from sterna.errors import SternaError
@@ -81,7 +82,9 @@ def test_loss_falls_and_export_is_what_was_scored(corpus: Path, tmp_path: Path) 
     assert seen[-1].train_nats < seen[0].train_nats - 1
     assert seen[-1].valid_bits_per_byte is not None and seen[-1].valid_bits_per_byte < 0.7 * before.bits_per_byte
 
-    score = trainer.export(tmp_path)
+    counted: list[int] = []
+    score = trainer.export(tmp_path, progress=counted.append)
+    assert sum(counted) == score.tokens == trainer.valid_tokens
     again = evaluate(
         load_reference(tmp_path),
         validation_chunks(load_tokens(corpus / "valid.npy"), context=CONFIG.context),
@@ -148,6 +151,13 @@ def test_tokens_of_documents(corpus: Path, tmp_path: Path) -> None:
     assert piece_bytes(tokenizer)[tokens].sum() == len(text.encode()) + len("last")
 
 
+def test_bytes_of_pieces_that_are_not_byte_level() -> None:
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"\u2581né": 0, "a": 1, END_OF_TEXT: 2}))
+    tokenizer.decoder = tokenizers.decoders.Metaspace()
+    tokenizer.add_special_tokens([END_OF_TEXT])
+    assert piece_bytes(tokenizer).tolist() == [4, 1, 0]
+
+
 def test_windows_and_chunks() -> None:
     parts = [np.arange(40, dtype=np.uint16), np.arange(100, 130, dtype=np.uint16), np.arange(3, dtype=np.uint16)]
     windows = TokenWindows(parts, context=7, seed=5)
@@ -199,7 +209,7 @@ def test_bad_input_is_named(corpus: Path, tmp_path: Path) -> None:
         (lambda: load_tokens(corpus / "train.npy", vocab_size=100), "but the vocabulary has 100"),
         (lambda: TokenWindows([np.zeros(8, np.uint16)], context=8), "fewer than one window"),
         (lambda: validation_chunks(np.zeros(8, np.uint16), context=8), "do not fill one chunk"),
-        (lambda: list(read_documents(tmp_path / "none.txt")), "no text file"),
+        (lambda: list(read_documents(tmp_path / "none.txt")), "cannot be read: No such file"),
         (lambda: make(corpus, tmp_path).resume(), "no training state"),
         (lambda: make(corpus, tmp_path, replace(CONFIG, model=preset("tiny", seed=1).model)).resume(), "no training"),
         (
@@ -219,7 +229,7 @@ def test_bad_input_is_named(corpus: Path, tmp_path: Path) -> None:
     empty.write_text(f"\n{END_OF_TEXT}\n")
     garbled.write_bytes(b"\xff\xfe\xfa")
     broken.write_bytes(b"no xz")
-    for path, message in ((empty, "holds no text"), (garbled, "cannot be read"), (broken, "cannot be read")):
+    for path, message in ((empty, "holds no text"), (garbled, "is not UTF-8"), (broken, "is not an .xz file")):
         with pytest.raises(SternaError, match=message):
             encode_file(path, tmp_path / "out.npy", tokenizer=tokenizer)
     assert not (tmp_path / "out.npy").exists()

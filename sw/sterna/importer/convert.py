@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,26 +26,10 @@ from sterna.model.geometry import Geometry, token_id, uses_lower_bounds
 from sterna.model.manifest import GLU_FRAC, MANIFEST_FILE, PRODUCT_FRAC, RESIDUAL_FRAC, WEIGHTS_FILE, Manifest
 from sterna.model.store import Model
 from sterna.model.tensorfile import TensorWriter
+from sterna.progress import Progress, ProgressBar
 from sterna.spec.packing import pack
 
 _UNSUPPORTED_TENSORS = {"conv": "short convolutions", "bias": "biases"}
-
-
-class ProgressBar(Protocol):
-    """What the importer needs of a progress bar; tqdm has it."""
-
-    def update(self, n: int) -> object:
-        """Count ``n`` more units."""
-
-    def close(self) -> object:
-        """Take the bar away."""
-
-
-class Progress(Protocol):
-    """Makes a progress bar of ``total`` units."""
-
-    def __call__(self, *, total: int, label: str, unit: str) -> ProgressBar:
-        """Return the bar at zero."""
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,21 @@ bits, by the UTF-8 bytes that the scored tokens stand for (special tokens stand 
 
 from __future__ import annotations
 
-import lzma
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sterna.errors import SternaError
+from sterna.progress import Progress
 from sterna.runtime.load import GOLDEN
 from sterna.runtime.runners import REFERENCE, FloatArray, IdArray, open_runner
+from sterna.runtime.text import open_text
 from sterna.runtime.tokenizer import Tokenizer, check_ids, require
 
 CHUNK = 512
@@ -31,23 +32,6 @@ _CHARACTERS = 1 << 16  # of text read at first; doubled while they give too few 
 _TAIL = 64  # tokens at the end of a partial read that the text after it might change
 
 DoubleArray = npt.NDArray[np.float64]
-
-
-class ProgressBar(Protocol):
-    """What is needed of a progress bar; tqdm has it."""
-
-    def update(self, n: int) -> object:
-        """Count ``n`` more tokens."""
-
-    def close(self) -> object:
-        """Take the bar away."""
-
-
-class Progress(Protocol):
-    """Makes a progress bar of ``total`` units."""
-
-    def __call__(self, *, total: int, label: str, unit: str) -> ProgressBar:
-        """Return the bar at zero."""
 
 
 def evaluate(
@@ -188,20 +172,13 @@ def read_tokens(text: str | Path, tokenizer: Tokenizer, *, max_tokens: int | Non
     path = Path(text)
     if max_tokens is not None and max_tokens < 1:
         raise SternaError(f"max_tokens must be a positive integer, not {max_tokens!r}")
-    try:
-        with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as file:
-            content = file.read(-1 if max_tokens is None else _CHARACTERS)
+    with open_text(path) as file:
+        content = file.read(-1 if max_tokens is None else _CHARACTERS)
+        ids = tokenizer.encode(content)
+        # Tokens near the end of a partial read can depend on what follows.
+        while max_tokens is not None and len(ids) < max_tokens + _TAIL and (more := file.read(len(content))):
+            content += more
             ids = tokenizer.encode(content)
-            # Tokens near the end of a partial read can depend on what follows.
-            while max_tokens is not None and len(ids) < max_tokens + _TAIL and (more := file.read(len(content))):
-                content += more
-                ids = tokenizer.encode(content)
-    except OSError as error:
-        raise SternaError(f"the text {path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise SternaError(f"the text {path} is not UTF-8 (byte {error.start} of what was read): convert it") from error
-    except (lzma.LZMAError, EOFError) as error:
-        raise SternaError(f"{path} is not an .xz file, or truncated: {error}") from error
     if not ids:
         raise SternaError(f"the text {path} is empty: there is nothing to score")
     return ids[:max_tokens]

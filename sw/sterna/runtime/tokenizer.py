@@ -6,9 +6,12 @@ import codecs
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sterna.errors import SternaError
+
+if TYPE_CHECKING:
+    import tokenizers
 
 JSON_FILE, SENTENCEPIECE_FILE = "tokenizer.json", "tokenizer.model"
 CONFIG_FILE = "tokenizer_config.json"
@@ -40,11 +43,16 @@ class Tokenizer:
         directory = Path(directory)
         path = directory / JSON_FILE
         if path.is_file():
-            return cls(_HuggingFace(path), bos_id=bos_id, eos_id=eos_id)
+            return cls(_HuggingFace.read(path), bos_id=bos_id, eos_id=eos_id)
         path = directory / SENTENCEPIECE_FILE
         if path.is_file():
             return cls(_SentencePiece(path, bos_id), bos_id=bos_id, eos_id=eos_id)
         return None
+
+    @classmethod
+    def of(cls, tokenizer: tokenizers.Tokenizer) -> Tokenizer:
+        """Take over a tokenizer of the library, as the trainer makes them."""
+        return cls(_HuggingFace(tokenizer), bos_id=None, eos_id=None)
 
     def encode(self, text: str, *, start: bool = False) -> list[int]:
         """Token ids of ``text``; at the ``start`` of a sequence with what the tokenizer puts there (often a bos id).
@@ -103,17 +111,21 @@ def _spaced_bytes(piece: str) -> bytes:
 class _HuggingFace:
     """``tokenizer.json``: byte-level BPE, SentencePiece-like pieces, or plain words joined by spaces."""
 
-    def __init__(self, path: Path) -> None:
-        import tokenizers
-
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
-            kinds = _decoder_types(json.loads(path.read_text(encoding="utf-8")).get("decoder"))
-        except Exception as error:  # the library raises bare Exception
-            raise SternaError(f"{path} cannot be read as a tokenizer: {error}") from error
+    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        kinds = _decoder_types(json.loads(tokenizer.to_str()).get("decoder"))
         self._alphabet = _byte_alphabet() if "ByteLevel" in kinds else None
         self._words = not kinds  # without a decoder the library joins pieces by spaces
         self._added = self._tokenizer.get_added_tokens_decoder()
+
+    @classmethod
+    def read(cls, path: Path) -> _HuggingFace:
+        import tokenizers
+
+        try:
+            return cls(tokenizers.Tokenizer.from_file(str(path)))
+        except Exception as error:  # the library raises bare Exception
+            raise SternaError(f"{path} cannot be read as a tokenizer: {error}") from error
 
     def encode(self, text: str, *, start: bool) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=start).ids

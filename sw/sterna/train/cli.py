@@ -175,6 +175,7 @@ def run_train(args: argparse.Namespace) -> int:
         print(f"stopped at step {trainer.step}, state saved; the same command with --resume goes on", file=sys.stderr)
         return 130
     shard = None if args.max_shard_mb is None else int(args.max_shard_mb * 1e6)
-    score = trainer.export(args.out, max_shard_bytes=shard)
+    with _bar(quiet=args.quiet, label="score", unit="token", total=trainer.valid_tokens) as bar:
+        score = trainer.export(args.out, max_shard_bytes=shard, progress=bar.update)
     print(f"{args.out}: {score.bits_per_byte:.4f} bits per byte over {score.tokens} held-out tokens")
     return 0

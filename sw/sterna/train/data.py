@@ -6,15 +6,14 @@ end-of-text id. It is memory-mapped, never read whole.
 
 from __future__ import annotations
 
-import lzma
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from sterna.errors import SternaError
+from sterna.runtime.text import open_text
 from sterna.train.tokenizer import END_OF_TEXT
 
 __all__ = ["TokenWindows", "encode_file", "load_tokens", "read_documents", "sample_documents", "validation_chunks"]
@@ -22,30 +21,19 @@ __all__ = ["TokenWindows", "encode_file", "load_tokens", "read_documents", "samp
 _BATCH_CHARS = 4_000_000
 
 
-def _open_text(path: Path) -> TextIO:
-    if not path.is_file():
-        raise SternaError(f"no text file at {path}")
-    if path.suffix == ".xz":
-        return lzma.open(path, "rt", encoding="utf-8")
-    return path.open("rt", encoding="utf-8")
-
-
 def read_documents(path: str | Path) -> Iterator[str]:
     """Yield the documents of a UTF-8 text file (plain or `.xz`), split at lines that are exactly `<|endoftext|>`."""
     path = Path(path)
     lines: list[str] = []
-    try:
-        with _open_text(path) as stream:
-            for line in stream:
-                if line.rstrip("\n") == END_OF_TEXT:
-                    document = "".join(lines).strip("\n")
-                    lines.clear()
-                    if document:
-                        yield document
-                else:
-                    lines.append(line)
-    except (UnicodeDecodeError, lzma.LZMAError, EOFError) as error:
-        raise SternaError(f"{path} cannot be read as UTF-8 text: {error}") from error
+    with open_text(path) as stream:
+        for line in stream:
+            if line.rstrip("\n") == END_OF_TEXT:
+                document = "".join(lines).strip("\n")
+                lines.clear()
+                if document:
+                    yield document
+            else:
+                lines.append(line)
     document = "".join(lines).strip("\n")
     if document:
         yield document

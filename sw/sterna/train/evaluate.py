@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import tokenizers
 import torch
-from tokenizers import Tokenizer
 
 from sterna.reference.modeling import HGRNBitForCausalLM
+from sterna.runtime.tokenizer import Tokenizer
 
 __all__ = ["Likelihood", "evaluate", "piece_bytes"]
 
@@ -33,13 +35,11 @@ class Likelihood:
         return self.nats / math.log(2) / max(1, self.bytes)
 
 
-def piece_bytes(tokenizer: Tokenizer) -> np.ndarray:
-    """int64 [vocabulary]: UTF-8 bytes of each byte-level piece; special pieces stand for no text and count 0."""
-    special = set(tokenizer.get_added_tokens_decoder())
-    lengths = np.zeros(tokenizer.get_vocab_size(), dtype=np.int64)
-    for piece, index in tokenizer.get_vocab().items():
-        lengths[index] = 0 if index in special else len(piece)  # one character of the byte alphabet per byte
-    return lengths
+def piece_bytes(tokenizer: tokenizers.Tokenizer) -> np.ndarray:
+    """int64 [vocabulary]: UTF-8 bytes that each piece stands for; special pieces stand for no text and count 0."""
+    pieces = Tokenizer.of(tokenizer)
+    largest = max(tokenizer.get_vocab().values())
+    return np.array([len(pieces.token_bytes(token)) for token in range(largest + 1)], dtype=np.int64)
 
 
 @torch.no_grad()
@@ -50,15 +50,18 @@ def evaluate(
     lengths: np.ndarray,
     batch: int,
     dtype: torch.dtype | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> Likelihood:
     """Score `chunks` (int64 [n, context + 1], see `validation_chunks`), each from a zero state.
 
-    `lengths` is `piece_bytes`; `dtype` as in the model's `forward`.
+    `lengths` is `piece_bytes`; `dtype` as in the model's `forward`; `progress` is called with the tokens of each batch.
     """
     device = model.model.norm.weight.device
     total = torch.zeros((), dtype=torch.float64, device=device)
     for start in range(0, len(chunks), batch):
         ids = torch.from_numpy(chunks[start : start + batch]).to(device)
         total += model.loss(ids[:, :-1], ids[:, 1:], dtype=dtype).double() * ids[:, 1:].numel()
+        if progress is not None:
+            progress(ids[:, 1:].numel())
     targets = chunks[:, 1:]
     return Likelihood(nats=float(total), tokens=int(targets.size), bytes=int(lengths[targets].sum()))

@@ -234,12 +234,22 @@ class Trainer:
         self._optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
 
+    @property
+    def valid_tokens(self) -> int:
+        """Tokens that `export` scores."""
+        return int(self._chunks[:, 1:].size)
+
     def export(
-        self, directory: str | Path, *, max_shard_bytes: int | None = None, limit: int | None = None
+        self,
+        directory: str | Path,
+        *,
+        max_shard_bytes: int | None = None,
+        progress: Callable[[int], object] | None = None,
     ) -> Likelihood:
         """Write a Hugging Face directory (weights in bfloat16) and `notes.json`; return its validation likelihood.
 
         What is scored is the model as written: bfloat16 weights read back, ternarised again, products in float32.
+        `progress` is called with the tokens of each batch that was scored.
         """
         directory = Path(directory)
         save_checkpoint(self.model, directory, max_shard_bytes=max_shard_bytes)
@@ -247,7 +257,11 @@ class Trainer:
         written = HGRNBitForCausalLM(self.config.model).to(self.device)
         written.load_state_dict({k: v.bfloat16().float() for k, v in self.model.state_dict().items()})
         score = evaluate(
-            written.freeze(), self._chunks[:limit], lengths=self._lengths, batch=max(1, self.config.micro_batch // 4)
+            written.freeze(),
+            self._chunks,
+            lengths=self._lengths,
+            batch=max(1, self.config.micro_batch // 4),
+            progress=progress,
         )
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
         notes = {
