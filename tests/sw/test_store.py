@@ -13,6 +13,7 @@ from safetensors import safe_open
 from sterna.errors import SternaError
 from sterna.importer import import_checkpoint
 from sterna.importer.quantise import embedding_frac
+from sterna.model.integer import IntegerModel
 from sterna.model.store import Embedding, Model
 from sterna.model.summary import summarise, trit_counts
 
@@ -262,6 +263,7 @@ def test_summary_counts_trits_without_the_filling(model_dir):
     trits = model.layers[1].down.trits()
     assert trit_counts(model.layers[1].down) == tuple(int((trits == value).sum()) for value in (-1, 0, 1))
     summary = summarise(model)
+    assert summary["weight_bytes"] == IntegerModel.from_model(model).weight_bytes
     assert sum(group["weights"] for group in summary["trits"].values()) == summary["ternary_weights"]
     tensors = make_tensors(**SIZES)
     assert summary["parameters"] == sum(values.size for values in tensors.values())

@@ -73,7 +73,7 @@ def _text(summary: dict[str, Any]) -> str:
         f"geometry      hidden {sizes['hidden']}, layers {sizes['layers']}, inner {sizes['inner']}, "
         f"vocabulary {sizes['vocab']}, norm epsilon {sizes['rms_eps']:g}",
         f"parameters    {summary['parameters']:,} ({summary['ternary_weights']:,} ternary)",
-        f"bytes         {summary['bytes']:,} on disk; {token_bytes:,} of trits are read for a token",
+        f"bytes         {summary['bytes']:,} on disk; {token_bytes:,} of trits at five a byte are read for a token",
         f"embedding     {summary['embedding']['dtype']}, {summary['embedding']['frac']} fractional bits as int16",
         f"binary points residual {points['residual_frac']}; product {_range(points['product_frac'])}; "
         f"glu {_range(points['glu_frac'])}",

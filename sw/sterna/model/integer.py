@@ -13,6 +13,7 @@ from sterna.model.geometry import Geometry
 from sterna.model.store import Embedding, Layer, Model, Projection
 from sterna.spec import numerics
 from sterna.spec.numerics import IntArray, ScaleConstants
+from sterna.spec.packing import trit_bytes
 
 BITLINEAR_EPS = 1e-6  # inside BitLinear, whatever the block norm uses
 _MANTISSA_FRAC = numerics.PARAM_WIDTH - 1
@@ -52,7 +53,7 @@ class IntegerProjection:
     @property
     def weight_bytes(self) -> int:
         """Bytes of the trits at five a byte, without any padding: the floor of what a token must read."""
-        return -(-self.rows * self.columns // 5)
+        return trit_bytes(self.rows * self.columns)
 
 
 @dataclass(frozen=True)

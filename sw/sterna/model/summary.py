@@ -8,7 +8,7 @@ import numpy as np
 
 from sterna.model.layout import LAYER_PROJECTIONS
 from sterna.model.store import Model, Projection
-from sterna.spec.packing import CODES, TRITS_PER_BYTE, code_table, unpack
+from sterna.spec.packing import CODES, TRITS_PER_BYTE, code_table, trit_bytes, unpack
 
 _ROWS = 4096  # rows counted at a time, so that little of a mapped file is in memory
 
@@ -33,8 +33,8 @@ def trit_counts(projection: Projection) -> tuple[int, int, int]:
 def summarise(model: Model) -> dict[str, Any]:
     """What `sterna info` shows, as plain JSON values.
 
-    ``trits`` gives for each projection type the share of -1, 0 and 1 over all layers; ``weight_bytes`` the packed
-    bytes of all projections, which is what one token reads before any padding for the accelerator.
+    ``trits`` gives for each projection type the share of -1, 0 and 1 over all layers; ``weight_bytes`` the bytes
+    of all trits at five a byte, unpadded, which is what one token reads at least (IntegerModel.weight_bytes).
     """
     manifest = model.manifest()
     groups = {name: [getattr(layer, name) for layer in model.layers] for name in LAYER_PROJECTIONS}
@@ -51,7 +51,7 @@ def summarise(model: Model) -> dict[str, Any]:
         "parameters": model.geometry.parameters,
         "ternary_weights": model.geometry.ternary_weights,
         "bytes": sum(file.stat().st_size for file in model.path.iterdir()),
-        "weight_bytes": sum(projection.packed.size for group in groups.values() for projection in group),
+        "weight_bytes": sum(trit_bytes(p.rows * p.columns) for group in groups.values() for p in group),
         "embedding": {"dtype": model.embedding.dtype, "frac": model.embedding.frac},
         "binary_points": {
             "residual_frac": model.residual_frac,

@@ -13,6 +13,11 @@ PLACE_VALUES = tuple(3**k for k in range(TRITS_PER_BYTE))
 ZERO_CODE = sum(PLACE_VALUES)  # five zero trits: 121
 
 
+def trit_bytes(count: int) -> int:
+    """Bytes of ``count`` trits at five a byte, without any padding: what a token must read of them at least."""
+    return -(-count // TRITS_PER_BYTE)
+
+
 def code_table() -> npt.NDArray[np.int8]:
     """[243, 5] int8: the trits of each valid byte."""
     codes = np.arange(CODES)[:, None]
