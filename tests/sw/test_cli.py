@@ -104,11 +104,13 @@ def test_cycles_are_reported() -> None:
 
 def test_simulation_options() -> None:
     asked: dict[str, Any] = {"device": "verilator", "threads": None, "config": "sim-tiny", "waves": Path("out.fst")}
-    options = generate._options(argparse.Namespace(**asked, memory_latency=100, memory_rate="3/4"))
+    options = generate._options(argparse.Namespace(**asked, memory_latency=100, memory_rate="3/4", wave_cycles="5:20"))
     memory = options["memory"]
     assert (memory.latency, memory.beats_numerator, memory.beats_denominator) == (100, 3, 4)
     assert (options["config"], options["waves"]) == ("sim-tiny", Path("out.fst"))
-    assert "memory" not in generate._options(argparse.Namespace(**asked, memory_latency=None, memory_rate=None))
+    assert options["wave_cycles"] == range(5, 20)
+    plain = generate._options(argparse.Namespace(**asked, memory_latency=None, memory_rate=None, wave_cycles=None))
+    assert not {"memory", "wave_cycles"} & set(plain)
 
 
 LIKELIHOOD = {"tokens", "nll", "perplexity", "bits_per_byte", "bytes", "positions", "device", "chunk"}
@@ -149,6 +151,8 @@ def test_eval_against_reference(model: Path, capsys: pytest.CaptureFixture[str])
         ),
         ("generate MODEL --prompt a --memory-latency 3 --device cpu", "--memory-latency is for the simulated"),
         ("generate MODEL --prompt a --memory-rate x --device verilator", "--memory-rate wants beats a cycle"),
+        ("generate MODEL --prompt a --device verilator --waves a --wave-cycles 9:9", "--wave-cycles wants two cycles"),
+        ("generate MODEL --prompt a --device verilator --wave-cycles 0:9", "add --waves FILE.fst"),
         ("generate MODEL --prompt a --device verilator --config huge", "there is no configuration 'huge'"),
         ("generate MODEL --prompt a --threads 2", "device 'golden' has no option 'threads'"),
         ("generate MODEL --prompt a --threads 2 --device emulator", "device 'emulator' has no option 'threads'"),

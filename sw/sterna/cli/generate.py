@@ -22,8 +22,8 @@ examples:
       the same text from the simulated accelerator, with cycles per token
   sterna generate model.sterna --prompt "Once" --tokens 4 --device verilator --memory-latency 100 --memory-rate 1/2
       a slower memory: 100 cycles to the first data, a beat every second cycle
-  sterna generate model.sterna --prompt "Once" --tokens 1 --device verilator --config sim-tiny --waves out.fst
-      record every signal (large; for models that fit the smallest configuration)
+  sterna generate model.sterna --prompt "Once" --tokens 1 --device verilator --waves out.fst --wave-cycles 0:20000
+      record every signal of the first 20,000 cycles (about 1 MB a thousand cycles)
   sterna generate model.sterna --prompt "443 345 695" --ids
       token ids in, token ids out; works without a tokenizer
   sterna generate model.sterna --prompt "Once" --json
@@ -31,7 +31,7 @@ examples:
 
 The most likely token is taken each time, so the same prompt gives the same text on every device."""
 
-SIMULATION = ("memory_latency", "memory_rate", "waves")  # options of --device verilator
+SIMULATION = ("memory_latency", "memory_rate", "waves", "wave_cycles")  # options of --device verilator
 VERILATOR = "verilator"
 
 
@@ -58,6 +58,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     group.add_argument("--memory-latency", type=int, metavar="CYCLES", help="address to first data (default: 24)")
     group.add_argument("--memory-rate", metavar="BEATS", help="beats a cycle, such as 1, 3/4 or 0.5 (default: 1)")
     group.add_argument("--waves", type=Path, metavar="FILE.fst", help="record all signals in this file")
+    group.add_argument("--wave-cycles", metavar="A:B", help="record only the cycles from A up to B (default: all)")
     parser.set_defaults(func=run)
 
 
@@ -164,6 +165,10 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
         memory["latency"] = args.memory_latency
     if args.memory_rate is not None:
         memory["beats_numerator"], memory["beats_denominator"] = _rate(args.memory_rate)
+    if args.wave_cycles is not None:
+        if args.waves is None:
+            raise SternaError("--wave-cycles says what to record: add --waves FILE.fst")
+        options["wave_cycles"] = _cycles(args.wave_cycles)
     if memory:
         options["memory"] = MemoryModel(**memory)
     options["progress"] = _build_step
@@ -178,6 +183,13 @@ def _rate(text: str) -> tuple[int, int]:
     except (ValueError, ZeroDivisionError):
         raise SternaError(f"--memory-rate wants beats a cycle such as 1, 3/4 or 0.5, not {text!r}") from None
     return rate.numerator, rate.denominator
+
+
+def _cycles(text: str) -> range:
+    first, colon, last = text.partition(":")
+    if not (colon and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise SternaError(f"--wave-cycles wants two cycles such as 0:20000, not {text!r}")
+    return range(int(first), int(last))
 
 
 def _build_step(text: str) -> None:
