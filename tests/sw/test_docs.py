@@ -1,11 +1,15 @@
 """The documents agree with the code."""
 
+import re
+import shlex
 from pathlib import Path
 
+from sterna.cli.main import make_parser
 from sterna.spec import numerics
 from sterna.spec.tables import render
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
 
 
 def test_tables_of_the_program_document_come_from_the_specification():
@@ -27,3 +31,20 @@ def test_formats_of_the_numerics_document_are_those_of_the_code():
     assert rows["state h"][1:3] == [f"{numerics.VALUE_WIDTH} signed", str(numerics.STATE_FRAC)]
     assert rows["logit"][1:3] == [f"{numerics.VALUE_WIDTH} signed", str(numerics.LOGIT_FRAC)]
     assert rows["scale mantissa"][1] == f"{numerics.SCALE_MANTISSA_BITS} unsigned"
+
+
+def test_python_of_the_readme_prints_text(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names = {}
+    exec(code.replace("tokens=40", "tokens=5"), names)
+    assert re.fullmatch(r"[\w ,.'\"-]{5,}", capsys.readouterr().out)
+    assert names["logits"].shape == (3, 4096)
+
+
+def test_commands_of_the_readme_are_accepted():
+    lines = re.findall(r"^    (sterna [^#\n]*)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(lines) >= 6
+    for line in lines:
+        arguments = shlex.split(line)[1:]
+        make_parser(arguments).parse_args(arguments)
