@@ -186,6 +186,8 @@ def test_command_from_text_to_checkpoint(
         patch.setattr(Trainer, "_train_step", lambda self: (signal.raise_signal(signal.SIGINT), step(self))[1])
         assert command(*files, *sizes, "--device", "cpu", "--vocab-size", 280) == 130
     assert "state saved" in capsys.readouterr().err and (tmp_path / "run" / "state.pt").is_file()
+    with pytest.raises(SternaError, match=r"state\.pt is of an earlier run: add --resume"):
+        command(*files, *sizes, "--device", "cpu", "--vocab-size", 280)
     assert command(*files, *sizes, "--device", "cpu", "--vocab-size", 280, "--resume") == 0
     assert "bits per byte over" in capsys.readouterr().out
     model = load_reference(tmp_path)

@@ -20,7 +20,7 @@ from sterna.errors import SternaError
 from sterna.train.config import PRESETS, TrainConfig, preset
 from sterna.train.data import TokenWindows, encode_file, load_tokens, sample_documents
 from sterna.train.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
-from sterna.train.trainer import Progress, Trainer
+from sterna.train.trainer import STATE_FILE, Progress, Trainer
 
 __all__ = ["DESCRIPTION", "add_arguments", "run_train"]
 
@@ -136,6 +136,8 @@ def run_train(args: argparse.Namespace) -> int:
         if not path.is_file():
             raise SternaError(f"no such file: {path}")
     work = args.out / "run"
+    if (work / STATE_FILE).exists() and not args.resume:
+        raise SternaError(f"{work / STATE_FILE} is of an earlier run: add --resume to go on, or choose another --out")
     work.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(args, work, config.model.vocab_size)
     if tokenizer.get_vocab_size() < config.model.vocab_size and args.vocab_size is None:

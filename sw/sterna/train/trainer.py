@@ -24,8 +24,9 @@ from sterna.train.data import TokenWindows, validation_chunks
 from sterna.train.evaluate import Likelihood, evaluate, piece_bytes
 from sterna.train.tokenizer import save_tokenizer
 
-__all__ = ["Progress", "Trainer"]
+__all__ = ["STATE_FILE", "Progress", "Trainer"]
 
+STATE_FILE = "state.pt"
 _COLUMNS = ("step", "tokens", "seconds", "lr", "train_nats", "grad_norm", "tokens_per_second", "valid_bits_per_byte")
 
 
@@ -204,8 +205,8 @@ class Trainer:
 
     def save_state(self) -> Path:
         """Write everything that a resumed run needs to `state.pt`, under a temporary name first."""
-        path = self.out / "state.pt"
-        temporary = path.with_name("state.pt.tmp")
+        path = self.out / STATE_FILE
+        temporary = path.with_name(f"{STATE_FILE}.tmp")
         state = {
             "config": json.dumps(self.config.to_dict()),
             "model": self.model.state_dict(),
@@ -219,7 +220,7 @@ class Trainer:
 
     def resume(self, path: str | Path | None = None) -> None:
         """Continue from `state.pt`. The model sizes must be the same; budget and intervals may differ."""
-        path = Path(path) if path is not None else self.out / "state.pt"
+        path = Path(path) if path is not None else self.out / STATE_FILE
         if not path.is_file():
             raise SternaError(f"no training state to resume at {path}")
         try:
