@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,15 +102,6 @@ def run_numpy(w32: dict[str, np.ndarray], ids: list[int], eps: float) -> tuple[n
         hidden.append(trace)
         logits.append(linear("lm_head", trace[-1]))
     return np.array(logits), np.array(hidden).swapaxes(0, 1), states
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tensors here are too small to share between threads, and other tests may hold the other cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

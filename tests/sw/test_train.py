@@ -8,7 +8,6 @@ import itertools
 import json
 import lzma
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,15 +30,6 @@ from sterna.train.trainer import Progress, Trainer
 BIRDS = ("tern", "gull", "auk", "skua")
 PLACES = ("ice", "sea", "reef", "fjord", "delta")
 TEXT = "\n".join(f"The {BIRDS[n % 4]} flew over the {PLACES[n % 5]} on day {n % 7}." for n in range(420))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tensors here are too small to share between threads, and other tests may hold the other cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
