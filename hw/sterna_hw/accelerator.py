@@ -52,11 +52,11 @@ class Accelerator(wiring.Component):
         m.submodules.registers = registers = Registers(config=config)
         m.submodules.stream = stream = WeightStream(config=config)
         m.submodules.writer = writer = LogitsWriter(config=config)
-        m.submodules.counters = counters = TokenCounters()
 
         core_reset = Signal()
         core = {
             "sequencer": (sequencer := Sequencer(config=config)),
+            "counters": (counters := TokenCounters()),
             "embedding": (embedding := EmbeddingRows(config=config)),
             "lanes": (lanes := TernaryLanes(config=config)),
             "epilogue": (epilogue := Epilogue(config=config)),

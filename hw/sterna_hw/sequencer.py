@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Signal, signed, unsigned
+from amaranth import Cat, Module, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -12,7 +12,7 @@ from sterna.spec.isa import Opcode, RowOp
 from sterna.spec.registers import ErrorCause
 from sterna_hw.interfaces import MemoryWrite, lanes_job, row_job, segment, vector_job, word_shape, word_stream
 
-STREAM_END_PATIENCE = 16  # idle cycles without a word after which none is in a buffer on its way
+DRY_CYCLES = 4  # of an idle stream without a word, after which none is on its way; WeightStream takes 3 at most
 
 
 def descriptor_layout() -> data.StructLayout:
@@ -38,10 +38,14 @@ def token_request() -> data.StructLayout:
 class Sequencer(wiring.Component):
     """Decodes descriptors, steers payload words, starts the units' jobs and waits for them.
 
-    A descriptor costs ``descriptor_words`` cycles to fetch, one to decode, and its unit's time.
+    A descriptor costs ``descriptor_words`` cycles to fetch, one to decode, and its unit's time. END waits until the
+    logits are written. Words left in the stream are an error, found now or in the next cycles, while idle.
+
+    The first cause of an error stays until reset, and no token is taken any more. An illegal descriptor or token stops
+    at once; what a unit reports lets it run on, but the token does not end.
 
     Attributes:
-        request: In(stream) Run a token; ready while idle. Cleared errors come only from reset of the whole core.
+        request: In(stream) Run a token; ready while idle, never after an error.
         words: In The memory stream: descriptors and payloads.
         segment: Out What the weight stream reads: the embedding row, then the program.
         load: Out Parameter memory, a word at a time.
@@ -94,7 +98,7 @@ class Sequencer(wiring.Component):
         fetched = Signal(range(config.descriptor_words))
         remaining = Signal(16)
         request = Signal(token_request())
-        row = Signal(40)  # first beat of the token's row
+        row = Signal(40)  # beats of the table before the token's row
         m.d.comb += descriptor.as_value().eq(collected)
         m.d.comb += [
             self.embed_words.payload.eq(self.words.payload),
@@ -104,11 +108,15 @@ class Sequencer(wiring.Component):
         self._connect_jobs(m, descriptor, request)
 
         waits_for_word = Signal()
+        dry = Signal(range(DRY_CYCLES + 1))  # cycles for which a word was waited for and none can be on its way
+        reported = Signal(ErrorCause)  # by a unit, in this cycle
         beat_bits = config.beat_bytes.bit_length() - 1
-        with m.FSM():
+        with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += self.request.ready.eq(1)
-                with m.If(self.request.valid):
+                with m.If(self.words.valid):
+                    self._fail(m, ErrorCause.STREAM_END)
+                with m.Elif(self.request.valid):
                     m.d.sync += request.eq(self.request.payload)
                     m.next = "ADDRESS"
             with m.State("ADDRESS"):
@@ -168,18 +176,38 @@ class Sequencer(wiring.Component):
                     m.next = "FETCH"
             with m.State("VECTOR"), m.If(self.vector_done):
                 m.next = "FETCH"
-            with m.State("END"), m.If(self.writer_idle), m.If(self.error == ErrorCause.NONE):
-                m.d.comb += self.done.eq(1)
-                m.next = "IDLE"
+            with m.State("END"):
+                well = (reported == ErrorCause.NONE) & (self.error == ErrorCause.NONE)
+                with m.If(self.words.valid):
+                    self._fail(m, ErrorCause.STREAM_END)
+                with m.Elif(self.stream_idle & self.writer_idle & well):
+                    m.d.comb += self.done.eq(1)
+                    m.next = "IDLE"
             with m.State("FAILED"):
                 pass
-        m.d.comb += self.embedding.eq(descriptor.opcode == Opcode.EMBED)
+        m.d.comb += self.embedding.eq(fsm.ongoing("EMBED"))
         m.d.comb += self.busy.eq(~self.request.ready & (self.error == ErrorCause.NONE))
-        self._watch(m, waits_for_word)
+        with m.If(~waits_for_word | ~self.stream_idle | self.words.valid):
+            m.d.sync += dry.eq(0)
+        with m.Elif(dry != DRY_CYCLES):
+            m.d.sync += dry.eq(dry + 1)
+        self._watch(m, reported, dry == DRY_CYCLES)
         return m
 
     def _decode(self, m: Module, descriptor: data.View) -> None:
-        """DECODE: start the unit of the opcode."""
+        """DECODE: start the unit of the opcode, unless the descriptor is illegal (``isa.is_legal``)."""
+        opcode = descriptor.opcode
+        has_rows = (opcode == Opcode.MATMUL) | (opcode == Opcode.EMBED)
+        with m.If((descriptor.count == 0) & (opcode != Opcode.END)):
+            self._fail(m, ErrorCause.BAD_OPCODE)
+        with m.Elif(has_rows & (descriptor.row_op >= len(RowOp))):
+            self._fail(m, ErrorCause.BAD_OPCODE)
+        with m.Elif((opcode == Opcode.MATMUL) & (descriptor.blocks == 0)):
+            self._fail(m, ErrorCause.BAD_OPCODE)
+        with m.Else():
+            self._start(m, descriptor)
+
+    def _start(self, m: Module, descriptor: data.View) -> None:
         with m.Switch(descriptor.opcode):
             with m.Case(Opcode.LOAD):
                 m.next = "LOAD"
@@ -218,21 +246,18 @@ class Sequencer(wiring.Component):
             if name != "quantise":
                 m.d.comb += self.vector_job.payload[name].eq(descriptor[name])
 
-    def _watch(self, m: Module, waits_for_word: Signal) -> None:
+    def _watch(self, m: Module, reported: Signal, starved: Value) -> None:
         """Errors that units report while a token runs."""
-        dry = Signal(range(STREAM_END_PATIENCE + 1))
-        m.d.sync += dry.eq(0)
-        with m.If(waits_for_word & self.stream_idle & ~self.words.valid):
-            m.d.sync += dry.eq(dry + 1)
-        with m.If(self.busy):
-            with m.If(self.stream_error):
-                m.d.sync += self.error.eq(ErrorCause.BUS_READ)
-            with m.Elif(self.writer_error):
-                m.d.sync += self.error.eq(ErrorCause.BUS_WRITE)
-            with m.Elif(self.bad_trit):
-                m.d.sync += self.error.eq(ErrorCause.BAD_TRIT)
-            with m.Elif(dry == STREAM_END_PATIENCE):
-                m.d.sync += self.error.eq(ErrorCause.STREAM_END)
+        with m.If(self.stream_error):
+            m.d.comb += reported.eq(ErrorCause.BUS_READ)
+        with m.Elif(self.writer_error):
+            m.d.comb += reported.eq(ErrorCause.BUS_WRITE)
+        with m.Elif(self.bad_trit):
+            m.d.comb += reported.eq(ErrorCause.BAD_TRIT)
+        with m.Elif(starved):
+            m.d.comb += reported.eq(ErrorCause.STREAM_END)
+        with m.If(self.busy & (reported != ErrorCause.NONE)):
+            m.d.sync += self.error.eq(reported)
 
     def _fail(self, m: Module, cause: ErrorCause) -> None:
         m.d.sync += self.error.eq(cause)

@@ -1,6 +1,5 @@
 """Whole tokens through the RTL: every row result equals golden's, on several geometries, builds and memories."""
 
-import dataclasses
 import sys
 from pathlib import Path
 
@@ -11,13 +10,14 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "sw"))
 from checkpoints import write_checkpoint
 
 from sterna.compiler.image import compile_model
+from sterna.emulator.transport import EmulatorTransport
 from sterna.engines.accelerator import AcceleratorEngine
 from sterna.errors import DeviceError
 from sterna.golden.model import GoldenModel, Trace
 from sterna.importer import import_checkpoint
 from sterna.model.store import Model
 from sterna.spec.config import HardwareConfig, preset
-from sterna.spec.registers import Control, ErrorCause, Status
+from sterna.spec.registers import REGISTERS, Access, Control, ErrorCause, Status
 from sterna_sim.cosim import CoSimulation, Mismatch, compare_trace
 from sterna_sim.memory import MemoryModel
 from sterna_sim.transport import VerilatorTransport
@@ -112,9 +112,9 @@ def test_reset_starts_a_new_sequence(models):
 class Broken:
     """An engine whose next token fails; :meth:`check` sees the cause, mends, and sees the right token again."""
 
-    def __init__(self, model):
+    def __init__(self, model, memory=None):
         self.model, self.image = model, compile_model(model, TINY)
-        self.transport = VerilatorTransport(TINY)
+        self.transport = VerilatorTransport(TINY, memory=memory)
         self.engine = AcceleratorEngine(self.transport, self.image, model.geometry)
         self.expected = self.engine.step(2, logits=True).logits
         self.engine.reset()
@@ -153,14 +153,25 @@ def test_unknown_descriptor_is_reported_and_survived(models):
     broken.check(ErrorCause.BAD_OPCODE)
 
 
-def test_program_without_end_is_reported_and_survived(models):
+@pytest.mark.parametrize("missing", [4, 5, 300])
+def test_program_without_end_is_reported_and_survived(models, missing):
     broken = Broken(models["odd"])
-    short = dataclasses.replace(broken.image, program_beats=broken.image.program_beats - 4)
-    broken.engine.close()
-    with VerilatorTransport(TINY) as transport:
-        engine = AcceleratorEngine(transport, short, broken.model.geometry)
-        with pytest.raises(DeviceError, match="STREAM_END"):
-            engine.step(2)
+    broken.transport.write_register("PROGRAM_BEATS", broken.image.program_beats - missing)
+    broken.check(ErrorCause.STREAM_END)
+
+
+@pytest.mark.parametrize("latency", [1, 24])
+def test_program_that_goes_on_after_its_end_harms_no_token(models, latency):
+    """The token is right; what is left of the stream is never taken for the next one's."""
+    broken = Broken(models["odd"], MemoryModel(latency=latency))
+    transport = broken.transport
+    transport.write_register("PROGRAM_BEATS", broken.image.program_beats + 3 * TINY.beats_per_word)
+    transport.write_register("TOKEN", 2)
+    transport.write_register("CONTROL", Control.START | Control.FRESH)
+    transport.wait(Status.DONE | Status.ERROR)
+    transport.run(100)
+    assert Status(transport.read_register("STATUS")) & Status.ERROR
+    broken.check(ErrorCause.STREAM_END)
 
 
 def test_write_error_is_reported_and_survived(models):
@@ -168,6 +179,7 @@ def test_write_error_is_reported_and_survived(models):
     broken.transport.fail_writes(range(broken.image.logits_address, broken.image.size))
     with pytest.raises(DeviceError, match="BUS_WRITE"):
         broken.engine.step(2, logits=True)
+    assert broken.transport.read_register("STATUS") == Status.ERROR  # not DONE, though the last write failed last
     broken.transport.fail_writes(None)
     broken.engine.reset()
     assert np.array_equal(broken.engine.step(2, logits=True).logits, broken.expected)
@@ -181,6 +193,11 @@ def test_token_outside_the_vocabulary_is_reported_by_the_hardware_too(models):
     transport.write_register("CONTROL", Control.START)
     assert transport.wait(Status.ERROR | Status.DONE) & Status.ERROR
     assert transport.read_register("ERROR_CAUSE") == ErrorCause.BAD_TOKEN
+    transport.write_register("CONTROL", Control.START)  # not taken before a reset
+    assert transport.read_register("STATUS") == Status.ERROR
+    transport.write_register("CONTROL", Control.RESET)
+    broken.engine.reset()
+    assert np.array_equal(broken.engine.step(2, logits=True).logits, broken.expected)
     broken.engine.close()
 
 
@@ -196,6 +213,23 @@ def test_reset_in_the_middle_of_a_token(models, cycles):
     assert transport.read_register("STATUS") == 0
     assert np.array_equal(broken.engine.step(2, logits=True).logits, broken.expected)
     broken.engine.close()
+
+
+@pytest.mark.parametrize("kind", [VerilatorTransport, EmulatorTransport])
+def test_reset_clears_the_reports(models, kind):
+    model = models["odd"]
+    with kind(TINY) as transport:
+        engine = AcceleratorEngine(transport, compile_model(model, TINY), model.geometry)
+        engine.step(2)
+        engine.step(3)
+        assert transport.read_register("TOKENS") == 2 and transport.read_register("READ_BEATS") > 0
+        transport.write_register("CONTROL", Control.RESET)
+        for _ in range(20):  # register accesses take cycles
+            if not transport.read_register("STATUS") & Status.BUSY:
+                break
+        constants = ("MAGIC", "VERSION", "CONFIG_HASH")
+        reports = [r.name for r in REGISTERS if r.access is Access.RO and r.name not in constants]
+        assert {name: transport.read_register(name) for name in reports} == dict.fromkeys(reports, 0)
 
 
 def test_mismatch_names_layer_row_and_values():

@@ -143,6 +143,10 @@ def test_bad_programs_stop_with_their_cause(tmp_path):
 
     assert cause(good[: -config.word_bytes]) == ErrorCause.STREAM_END
     assert cause(np.zeros(config.word_bytes, np.uint8)) == ErrorCause.BAD_OPCODE
+    assert cause(np.concatenate([good, good[: config.word_bytes]])) == ErrorCause.STREAM_END
+    for fields in ({"opcode": 5, "count": 1}, {"opcode": 5, "count": 1, "blocks": 1, "row_op": 8}, {"opcode": 3}):
+        descriptor = np.frombuffer(isa.encode(**fields), np.uint8)
+        assert cause(np.pad(descriptor, (0, 32 * config.word_bytes))) == ErrorCause.BAD_OPCODE
     corrupt = good.copy()
     corrupt[-2 * config.word_bytes] = 243  # the last word of trits before END
     assert cause(corrupt) == ErrorCause.BAD_TRIT

@@ -41,6 +41,11 @@ class _Stream:
         self._words = data.reshape(-1, word_bytes)
         self._next = 0
 
+    @property
+    def ended(self) -> bool:
+        """No word is left."""
+        return self._next == len(self._words)
+
     def take(self, count: int) -> npt.NDArray[np.uint8]:
         if self._next + count > len(self._words):
             raise ProgramError(ErrorCause.STREAM_END)
@@ -68,12 +73,14 @@ class Interpreter:
             fresh: The recurrent state counts as zero.
 
         Raises:
-            ProgramError: an illegal descriptor, an invalid trit code, or no END.
+            ProgramError: an illegal descriptor, an invalid trit code, or END anywhere but at the end.
         """
         stream = _Stream(data, self.config.word_bytes)
         result = TokenResult(np.zeros(0, np.int64), [], 0)
         while True:
             d = isa.decode(stream.take(self.config.descriptor_words).tobytes())
+            if not isa.is_legal(d):
+                raise ProgramError(ErrorCause.BAD_OPCODE)
             match d["opcode"]:
                 case Opcode.LOAD:
                     values = stream.take(d["count"]).reshape(-1).view("<u2").astype(np.int64)
@@ -93,9 +100,9 @@ class Interpreter:
                     sums = self._matmul(d, stream)
                     self._rows(d, sums, self.scale.scale_mantissa, self.scale.scale_shift, fresh, result)
                 case Opcode.END:
+                    if not stream.ended:
+                        raise ProgramError(ErrorCause.STREAM_END)
                     return result
-                case _:
-                    raise ProgramError(ErrorCause.BAD_OPCODE)
 
     def _signed_params(self, d: dict[str, int]) -> IntArray:
         return self.params[d["param"] : d["param"] + d["count"]].astype(np.uint16).view(np.int16).astype(np.int64)

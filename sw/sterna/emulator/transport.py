@@ -11,9 +11,11 @@ from sterna.emulator.interpreter import Interpreter, ProgramError, TokenResult
 from sterna.engines.transport import Transport, register_offset
 from sterna.errors import DeviceError
 from sterna.spec.config import HardwareConfig, preset
-from sterna.spec.registers import MAGIC, REGISTERS, VERSION, Control, ErrorCause, Status
+from sterna.spec.registers import MAGIC, REGISTERS, VERSION, Access, Control, ErrorCause, Status
 
 _LOGIT_DTYPE = "<i4"
+_CONSTANTS = ("MAGIC", "VERSION", "CONFIG_HASH")
+_REPORTS = tuple(r.name for r in REGISTERS if r.access is Access.RO and r.name not in _CONSTANTS)
 
 
 class EmulatorTransport(Transport):
@@ -88,7 +90,7 @@ class EmulatorTransport(Transport):
 
     def _core_reset(self) -> None:
         self._interpreter = Interpreter(self._config)
-        self._registers |= {"STATUS": 0, "ERROR_CAUSE": ErrorCause.NONE, "TOKENS": 0}
+        self._registers |= dict.fromkeys(_REPORTS, 0)
 
     def _start(self, control: Control) -> None:
         r = self._registers

@@ -52,7 +52,7 @@ def _fields() -> tuple[Field, ...]:
         ("first", 1, False, "MATMUL, EMBED: clear S2 (if it feeds it) and the sampler (LOGIT) first"),
         ("ones", 1, False, "SUMSQ: norm weights are all one; `param` is not read"),
         ("reserved0", 6, False, "zero"),
-        ("count", 16, False, "SUMSQ, QUANT: elements; MATMUL, EMBED: rows; LOAD: stream words"),
+        ("count", 16, False, "SUMSQ, QUANT: elements; MATMUL, EMBED: rows; LOAD: stream words; at least 1"),
         ("source", 16, False, "SUMSQ, QUANT: vector; MATMUL: operand vector of the row operation (element address)"),
         ("target", 16, False, "MATMUL, EMBED: result vector; LOAD: parameter address (element address)"),
         ("param", 16, False, "SUMSQ, QUANT: norm weights; MATMUL: lower bounds (element address in parameter memory)"),
@@ -97,6 +97,18 @@ def encode(**values: int) -> bytes:
             raise ValueError(f"{name} = {value} does not fit {field.width} bits")
         word |= (value & ((1 << field.width) - 1)) << field.offset
     return word.to_bytes(DESCRIPTOR_BYTES, "little")
+
+
+def is_legal(fields: dict[str, int]) -> bool:
+    """Whether the sequencer runs the descriptor or stops with BAD_OPCODE."""
+    opcode = fields["opcode"]
+    if opcode == Opcode.END:
+        return True
+    if opcode not in set(Opcode) - {Opcode.ILLEGAL} or fields["count"] == 0:
+        return False
+    if opcode in (Opcode.MATMUL, Opcode.EMBED) and fields["row_op"] not in set(RowOp):
+        return False
+    return opcode != Opcode.MATMUL or fields["blocks"] > 0
 
 
 def decode(data: bytes) -> dict[str, int]:

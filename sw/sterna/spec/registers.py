@@ -22,7 +22,7 @@ class Control(IntFlag):
     START = 1 << 0  # run one token
     FRESH = 1 << 1  # with START: the recurrent state counts as zero
     LOGITS = 1 << 2  # with START: write the logits to LOGITS_ADDRESS
-    RESET = 1 << 3  # abandon the token, drain the memory port, clear errors
+    RESET = 1 << 3  # abandon the token, drain the memory port, clear errors and reports
 
 
 class Status(IntFlag):
@@ -49,9 +49,9 @@ ERROR_TEXT = {
     ErrorCause.NONE: "no error",
     ErrorCause.BUS_READ: "the memory answered a read with an error response",
     ErrorCause.BUS_WRITE: "the memory answered a write with an error response",
-    ErrorCause.BAD_OPCODE: "the program holds an unknown descriptor; load the memory image again",
+    ErrorCause.BAD_OPCODE: "the program holds an illegal descriptor; load the memory image again",
     ErrorCause.BAD_TRIT: "a weight byte is no trit code; the memory image is corrupt, load it again",
-    ErrorCause.STREAM_END: "the program ended before its END descriptor; PROGRAM_BEATS does not fit the memory image",
+    ErrorCause.STREAM_END: "the program does not end with END; PROGRAM_BEATS does not fit the memory image",
     ErrorCause.BAD_TOKEN: "the token id is outside the vocabulary",
 }
 

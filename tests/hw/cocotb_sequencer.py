@@ -1,0 +1,378 @@
+"""The sequencer between a stream of words and units that take their time, against the descriptors that were sent."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import cocotb
+from cocotb.triggers import RisingEdge
+from streams import Source, seeded, start
+
+from sterna.spec import isa
+from sterna.spec.config import preset
+from sterna.spec.isa import Opcode, RowOp
+from sterna.spec.registers import ErrorCause
+from sterna_hw.interfaces import lanes_job, row_job, segment, vector_job
+from sterna_hw.sequencer import token_request
+
+CONFIG = preset(os.environ["STERNA_CONFIG"])
+WORD, PER_WORD = CONFIG.word_bytes, CONFIG.params_per_word
+LAYOUTS = {"lanes": lanes_job(), "rows": row_job(), "vector": vector_job()}
+REPORTS = {ErrorCause.BUS_READ: "stream_error", ErrorCause.BUS_WRITE: "writer_error", ErrorCause.BAD_TRIT: "bad_trit"}
+
+
+@dataclass
+class Step:
+    """A descriptor with its payload words."""
+
+    fields: dict[str, int]
+    payload: list[int] = field(default_factory=list)
+
+    def words(self) -> list[int]:
+        raw = isa.encode(**self.fields)
+        raw += bytes(-len(raw) % WORD)
+        return [int.from_bytes(raw[at : at + WORD], "little") for at in range(0, len(raw), WORD)] + self.payload
+
+
+END = Step({"opcode": Opcode.END})
+
+
+def random_step(rng: random.Random, opcode: Opcode) -> Step:
+    fields = {f.name: rng.getrandbits(f.width) for f in isa.FIELDS if not f.signed and "reserved" not in f.name}
+    fields |= {"opcode": opcode, "row_op": rng.choice(list(RowOp)), "count": rng.choice([1, 2, rng.randint(1, 30)])}
+    fields["blocks"] = rng.randrange(1, 1 << 12)
+    fields["scale_exponent"] = rng.randrange(-2048, 2048)
+    if opcode is Opcode.LOAD:
+        fields["target"] = PER_WORD * rng.randrange((1 << 10) // PER_WORD)
+    count = {
+        Opcode.LOAD: fields["count"],
+        Opcode.EMBED: -(-fields["count"] // PER_WORD),
+        Opcode.MATMUL: rng.randint(1, 20),  # the bench's lanes take any number
+    }.get(opcode, 0)
+    return Step(fields, [rng.getrandbits(8 * WORD) for _ in range(count)])
+
+
+def random_program(rng: random.Random) -> list[Step]:
+    kinds = [Opcode.LOAD, Opcode.EMBED, Opcode.SUMSQ, Opcode.QUANT, Opcode.MATMUL]
+    return [random_step(rng, rng.choice(kinds)) for _ in range(rng.randint(1, 12))]
+
+
+def request(**values: int) -> int:
+    return token_request().const({"vocabulary": 100, **values}).as_bits()
+
+
+class Bench:
+    """Units around the sequencer: each takes its job and its words when it likes and reports the end some time later.
+
+    ``events`` is what came out, in order: ("segment", payload), ("load", address, word), ("job", name, payload),
+    ("word", name, word), ("scores",), ("done",).
+    """
+
+    def __init__(self, dut: Any, name: str, stall: float) -> None:
+        self.dut, self.rng = dut, seeded(dut, name)
+        self.events: list[tuple[Any, ...]] = []
+        self.eaters: deque[Step] = deque()  # MATMUL and EMBED of the program that have not begun
+        self.request = Source(dut, "request", 0, self.rng)
+        self.words = Source(dut, "words", stall, self.rng)
+        self.stall = stall
+        inputs = ("rows_done", "vector_done", "writer_idle", *REPORTS.values())
+        inputs += ("segment__ready", "lanes_words__ready", "embed_words__ready")
+        inputs += tuple(f"{job}_job__ready" for job in ("embed", "lanes", "rows", "vector"))
+        for signal in inputs:
+            getattr(dut, signal).value = 0
+        dut.stream_idle.value = dut.writer_idle.value = 1
+        cocotb.start_soon(self._run())
+
+    def luck(self) -> int:
+        return int(self.rng.random() >= self.stall)
+
+    async def _run(self) -> None:
+        dut, edge = self.dut, RisingEdge(self.dut.clk)
+        jobs = ("embed", "lanes", "rows", "vector")
+        taken: set[str] = set()
+        left, wait = 0, -1  # words of the running job; cycles until its end
+        while True:
+            for job in jobs:
+                getattr(dut, f"{job}_job__ready").value = self.luck()
+            dut.segment__ready.value = self.luck()
+            for unit in ("lanes", "embed"):
+                getattr(dut, f"{unit}_words__ready").value = int(unit in taken and left > 0 and self.luck())
+            dut.rows_done.value = int(wait == 0 and "rows" in taken)
+            dut.vector_done.value = int(wait == 0 and "vector" in taken)
+            if wait == 0:
+                taken.clear()
+            wait -= 1
+            await edge
+            if int(dut.rst.value):
+                taken.clear()
+                left, wait = 0, -1
+                continue
+            if int(dut.segment__valid.value) and int(dut.segment__ready.value):
+                self.events.append(("segment", int(dut.segment__payload.value)))
+            if int(dut.load__enable.value):
+                self.events.append(("load", int(dut.load__address.value), int(dut.load__data.value)))
+            if int(dut.scores_start.value):
+                self.events.append(("scores",))
+            for job in jobs:
+                if int(getattr(dut, f"{job}_job__valid").value) and int(getattr(dut, f"{job}_job__ready").value):
+                    self.events.append(("job", job, int(getattr(dut, f"{job}_job__payload").value)))
+                    assert not taken - {"rows"} or job == "rows", "two jobs at once"
+                    taken.add(job)
+                    if job in ("lanes", "embed"):
+                        left = len(self.eaters.popleft().payload)
+                    if job == "vector":
+                        wait = self.rng.randint(0, 9)
+            for unit in ("lanes", "embed"):
+                if int(getattr(dut, f"{unit}_words__valid").value) and int(getattr(dut, f"{unit}_words__ready").value):
+                    self.events.append(("word", unit, int(dut.words__payload.value)))
+                    assert int(getattr(dut, f"{unit}_words__payload").value) == int(dut.words__payload.value)
+                    left -= 1
+            if taken & {"lanes", "embed"}:
+                assert int(dut.embedding.value) == ("embed" in taken)
+                if "rows" in taken and left == 0 and wait < 0:
+                    wait = self.rng.randint(0, 9)
+            if int(dut.done.value):
+                self.events.append(("done",))
+
+    async def until(self, *, error: bool = False, limit: int = 3000) -> None:
+        """Wait for the end of the token or for an error."""
+        for _ in range(limit):
+            await RisingEdge(self.dut.clk)
+            if error and int(self.dut.error.value):
+                return
+            assert error or not int(self.dut.error.value), ErrorCause(int(self.dut.error.value))
+            if self.events and self.events[-1] == ("done",):
+                assert not error, "the token ended well"
+                return
+        raise AssertionError(f"neither end nor error after {limit} cycles: {self.events[-3:]}")
+
+    async def reset(self) -> None:
+        self.request.cancel()
+        self.words.cancel()
+        self.dut.rst.value = 1
+        for _ in range(2):
+            await RisingEdge(self.dut.clk)
+        self.dut.rst.value = 0
+        await RisingEdge(self.dut.clk)
+        assert not int(self.dut.error.value) and not int(self.dut.busy.value)
+        self.events.clear()
+        self.request = Source(self.dut, "request", 0, self.rng)
+        self.words = Source(self.dut, "words", self.stall, self.rng)
+
+    async def run(self, program: list[Step], **values: int) -> None:
+        """Run a program and check everything that comes out."""
+        await self.offer(program, **values)
+        self.dut.stream_idle.value = 0
+        await self.words.drain()
+        self.dut.stream_idle.value = 1
+        await self.until()
+        expected = [("segment", payload) for payload in segments(**values)]
+        for step in program:
+            expected += outcome(step, values.get("fresh", 0))
+        assert split(self.events) == split([*expected, ("done",)])
+        await RisingEdge(self.dut.clk)
+        assert not int(self.dut.busy.value)
+
+    async def offer(self, program: list[Step], **values: int) -> None:
+        """Ask for a token, then put its words at the door."""
+        self.events.clear()
+        self.eaters = deque(step for step in program if step.fields["opcode"] in (Opcode.EMBED, Opcode.MATMUL))
+        self.request.send(request(**values))
+        await self.request.drain()
+        for step in program:
+            self.words.send_all(step.words())
+
+
+def segments(**values: int) -> list[int]:
+    layout, beat = segment(CONFIG), CONFIG.beat_bytes
+    row = values.get("embed_address", 0) + values.get("token", 0) * values.get("embed_beats", 0) * beat
+    mask = (1 << CONFIG.address_width) - 1
+    pieces = [(row & mask, values.get("embed_beats", 0))]
+    pieces.append((values.get("program_address", 0) & mask, values.get("program_beats", 0)))
+    return [layout.const({"address": address, "beats": beats}).as_bits() for address, beats in pieces]
+
+
+def outcome(step: Step, fresh: int) -> list[tuple[Any, ...]]:
+    """What a descriptor makes the sequencer do, by docs/program.md."""
+    f, opcode = step.fields, step.fields["opcode"]
+
+    def job(name: str, **values: int) -> tuple[Any, ...]:
+        return ("job", name, LAYOUTS[name].const(values).as_bits())
+
+    rows_fields = ("row_op", "first", "source", "target", "param", "state", "shift")
+    rows = job("rows", fresh=fresh, **{name: f[name] for name in rows_fields}) if "row_op" in f else ()
+    match opcode:
+        case Opcode.LOAD:
+            depth = CONFIG.param_depth // PER_WORD
+            first = f["target"] // PER_WORD
+            return [("load", (first + n) % depth, word) for n, word in enumerate(step.payload)]
+        case Opcode.EMBED:
+            return [("job", "embed", f["count"]), rows, *(("word", "embed", word) for word in step.payload)]
+        case Opcode.MATMUL:
+            scores = [("scores",)] if f["first"] and f["row_op"] == RowOp.LOGIT else []
+            lanes = job("lanes", rows=f["count"], blocks=f["blocks"], tails=f["tails"])
+            return [*scores, lanes, rows, *(("word", "lanes", word) for word in step.payload)]
+        case Opcode.SUMSQ | Opcode.QUANT:
+            same = [name for name in vector_job().members if name != "quantise"]
+            return [job("vector", quantise=opcode is Opcode.QUANT, **{name: f[name] for name in same})]
+    return []
+
+
+def split(events: list[tuple[Any, ...]]) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """The epilogue's jobs, and the rest: it takes its job any time before its unit's last word or after it."""
+    rows = [event for event in events if event[:2] == ("job", "rows")]
+    return rows, [event for event in events if event not in rows]
+
+
+def values_of(rng: random.Random) -> dict[str, int]:
+    return {
+        "fresh": rng.randrange(2),
+        "token": rng.randrange(100),
+        "embed_beats": rng.choice([1, 7, 4000]),
+        "embed_address": CONFIG.beat_bytes * rng.getrandbits(20),
+        "program_address": CONFIG.beat_bytes * rng.getrandbits(20),
+        "program_beats": rng.getrandbits(31),
+    }
+
+
+@cocotb.test(timeout_time=10, timeout_unit="ms")
+async def programs(dut: Any) -> None:
+    """Every field of every descriptor reaches its unit, payloads theirs, one descriptor at a time."""
+    bench = Bench(dut, "programs", 0.0)
+    await start(dut)
+    for stall in (0.0, 0.3, 0.7):
+        bench.stall = bench.words.stall = stall
+        for _ in range(8):
+            await bench.run([*random_program(bench.rng), END], **values_of(bench.rng))
+        await bench.run([random_step(bench.rng, opcode) for opcode in list(Opcode)[1:-1]] + [END])
+
+
+async def fails(bench: Bench, cause: ErrorCause, program: list[Step], **values: int) -> None:
+    """The program ends in ``cause``; after that nothing is accepted until reset, then all is well."""
+    await bench.offer(program, **values)
+    await bench.until(error=True)
+    assert int(bench.dut.error.value) == cause
+    bench.request.send(request())
+    for _ in range(20):
+        await RisingEdge(bench.dut.clk)
+        assert int(bench.dut.error.value) == cause and not int(bench.dut.busy.value)
+        assert not int(bench.dut.request__ready.value), "a token is taken after an error"
+    assert ("done",) not in bench.events
+    for name in REPORTS.values():
+        getattr(bench.dut, name).value = 0
+    await bench.reset()
+    await bench.run([random_step(bench.rng, Opcode.QUANT), END])
+
+
+@cocotb.test(timeout_time=5, timeout_unit="ms")
+async def illegal_descriptors(dut: Any) -> None:
+    bench = Bench(dut, "illegal", 0.2)
+    await start(dut)
+    cases = [{"opcode": opcode, "count": 1} for opcode in (0, *range(len(Opcode), 16))]
+    for opcode in list(Opcode)[1:-1]:
+        cases.append(random_step(bench.rng, opcode).fields | {"count": 0})
+    for opcode in (Opcode.MATMUL, Opcode.EMBED):
+        cases += [random_step(bench.rng, opcode).fields | {"row_op": row_op} for row_op in (8, 15)]
+    cases.append(random_step(bench.rng, Opcode.MATMUL).fields | {"blocks": 0})
+    for fields in cases:
+        assert not isa.is_legal(isa.decode(isa.encode(**fields)))
+        await fails(bench, ErrorCause.BAD_OPCODE, [Step(fields)])
+        assert not [event for event in bench.events if event[0] == "job" and event[1] != "vector"]
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def tokens_beyond_the_vocabulary(dut: Any) -> None:
+    bench = Bench(dut, "vocabulary", 0.0)
+    await start(dut)
+    for token in (100, 101, (1 << 32) - 1):
+        await fails(bench, ErrorCause.BAD_TOKEN, [], token=token)
+    await bench.run([END], token=99, embed_beats=3)
+
+
+@cocotb.test(timeout_time=5, timeout_unit="ms")
+async def reports_of_units(dut: Any) -> None:
+    """At any time of a token, in END too."""
+    bench = Bench(dut, "reports", 0.2)
+    await start(dut)
+    for cause, name in REPORTS.items():
+        for delay in (3, 8, 20):
+
+            async def report(name: str = name, delay: int = delay) -> None:
+                for _ in range(delay):
+                    await RisingEdge(dut.clk)
+                getattr(dut, name).value = 1
+
+            cocotb.start_soon(report())
+            dut.stream_idle.value = 0
+            await fails(bench, cause, [random_step(bench.rng, Opcode.MATMUL)])
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def the_last_write_may_fail(dut: Any) -> None:
+    """An error that comes with the writer's last answer is not lost to the end of the token."""
+    bench = Bench(dut, "last write", 0.0)
+    await start(dut)
+    for delay in range(8):
+        dut.writer_idle.value = 0
+
+        async def answer(delay: int = delay) -> None:
+            for _ in range(10 + delay):
+                await RisingEdge(dut.clk)
+            dut.writer_idle.value = dut.writer_error.value = 1
+
+        cocotb.start_soon(answer())
+        await fails(bench, ErrorCause.BUS_WRITE, [END])
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def the_writer_is_waited_for(dut: Any) -> None:
+    bench = Bench(dut, "writer", 0.0)
+    await start(dut)
+    dut.writer_idle.value = 0
+    await bench.offer([END])
+    for _ in range(50):
+        await RisingEdge(dut.clk)
+    assert ("done",) not in bench.events and int(dut.busy.value)
+    dut.writer_idle.value = 1
+    await bench.until()
+
+
+@cocotb.test(timeout_time=5, timeout_unit="ms")
+async def programs_without_an_end(dut: Any) -> None:
+    """The stream runs dry in a fetch or in any payload; while more may come there is no error."""
+    bench = Bench(dut, "no end", 0.0)
+    await start(dut)
+    for opcode in (Opcode.LOAD, Opcode.EMBED, Opcode.MATMUL, Opcode.SUMSQ):
+        step = random_step(bench.rng, opcode)
+        dut.stream_idle.value = 0
+        await bench.offer([Step(step.fields, step.payload[:-1])])
+        if opcode in (Opcode.EMBED, Opcode.MATMUL):
+            bench.eaters = deque([step])  # the unit wants the word that is missing
+        for _ in range(100):
+            await RisingEdge(dut.clk)
+            assert not int(dut.error.value)
+        dut.stream_idle.value = 1
+        await bench.until(error=True, limit=100)
+        assert int(dut.error.value) == ErrorCause.STREAM_END
+        await bench.reset()
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
+async def words_after_the_end(dut: Any) -> None:
+    """They would be taken for the descriptors of the next token."""
+    bench = Bench(dut, "surplus", 0.0)
+    await start(dut)
+    for late in range(8):  # before END has ended, and after
+        await bench.offer([END])
+        await bench.words.drain()
+        for _ in range(late):
+            await RisingEdge(dut.clk)
+        bench.words.send(0)
+        for _ in range(5):
+            await RisingEdge(dut.clk)
+        assert int(dut.error.value) == ErrorCause.STREAM_END
+        await bench.reset()
