@@ -18,7 +18,7 @@ _ENTRY = data.StructLayout({"base": numerics.SIGMA_BASE_WIDTH, "slope": numerics
 
 
 class Sigma(wiring.Component):
-    """``sigma = round(2^16 / (1 + exp(-value / 2^12)))`` within one unit, :data:`SIGMA_LATENCY` cycles later.
+    """``sigma = round(2^16 / (1 + exp(-value / 2^14)))`` within one unit, :data:`SIGMA_LATENCY` cycles later.
 
     With a = abs(value), segment a >> 8 and offset a & 255 (docs/numerics.md):
     ``upper = 32768 + round_shift(base * 256 + slope * offset, 10)``, 65536 from a = 262144 on; a negative value gives
