@@ -29,7 +29,7 @@ class Accelerator(wiring.Component):
     Attributes:
         m_axi: Out AXI4 manager: weights, program and embedding are read, logits written.
         s_axil: In AXI4-Lite subordinate: the register map.
-        trace_valid, trace: Out Every row result as it is committed; for co-simulation, unconnected on boards.
+        trace_valid, trace_values: Out Every row result as it is committed; for co-simulation, unconnected on boards.
     """
 
     def __init__(self, *, config: HardwareConfig) -> None:
@@ -41,7 +41,7 @@ class Accelerator(wiring.Component):
                 "m_axi": Out(wiring.Signature({**dict(read.members), **dict(write.members)})),
                 "s_axil": In(AXI4Lite(REGISTER_SPACE_BITS)),
                 "trace_valid": Out(1),
-                "trace": Out(row_values(config)),
+                "trace_values": Out(row_values(config)),
             }
         )
 
@@ -105,7 +105,7 @@ class Accelerator(wiring.Component):
         wiring.connect(m, vector.params, parameter_memory.row_read)
         wiring.connect(m, vector.activations, activation_memory.write)
         m.d.comb += [epilogue.scale.eq(vector.scale), vector.s2.eq(epilogue.s2)]
-        m.d.comb += [self.trace_valid.eq(epilogue.trace_valid), self.trace.eq(epilogue.trace)]
+        m.d.comb += [self.trace_valid.eq(epilogue.trace_valid), self.trace_values.eq(epilogue.trace_values)]
 
         # Logits: to the writer, watched by the sampler.
         wiring.connect(m, epilogue.logits, writer.values)

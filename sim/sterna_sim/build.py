@@ -1,7 +1,7 @@
 """From a configuration to a shared library that simulates it: Amaranth, Verilator, C++, each step cached.
 
 Verilog text is kept by the hash of the gateware's sources and the configuration, libraries by the hash of the text,
-the harness, the flags and the tools. Nothing is imported or run on a warm start.
+the harness, the flags and the tools. A warm start imports no tool and runs only the compiler's ``--version``.
 """
 
 from __future__ import annotations
@@ -195,8 +195,8 @@ def _build(target: Path, text: str, *, waves: bool, compiler: str, progress: Pro
 
 
 def _plain_names(text: str) -> str:
-    """Rename what Verilator would mangle: two underscores in a row, and a port called as a method of every model."""
-    return re.sub(r"\btrace\b", "trace_", re.sub(r"\b(m_axi|s_axil)__(?=[a-z])", r"\1_", text))
+    """One underscore where Amaranth joins the names of ports with two, which Verilator would mangle."""
+    return re.sub(r"\b(m_axi|s_axil)__(?=[a-z])", r"\1_", text)
 
 
 def _listed(sources: dict[str, list[str]], *kinds: str) -> list[str]:

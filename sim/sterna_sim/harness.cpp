@@ -152,7 +152,7 @@ private:
             memory.sample(top_, cycle);
             if (top_.trace_valid) {
                 uint32_t slot0;
-                std::memcpy(&slot0, &top_.trace_, sizeof slot0);
+                std::memcpy(&slot0, &top_.trace_values, sizeof slot0);
                 trace.push_back(static_cast<int32_t>(slot0 << 8) >> 8);
             }
         }

@@ -64,7 +64,7 @@ class StandIn(wiring.Component):
                 "m_axi": Out(_memory_port(config)),
                 "s_axil": In(_register_port()),
                 "trace_valid": Out(1),
-                "trace": Out(24 * config.slots),
+                "trace_values": Out(24 * config.slots),
             }
         )
 
@@ -152,7 +152,7 @@ class StandIn(wiring.Component):
             ]
 
         total, bad = Signal(32), Signal()
-        m.d.comb += [axi.rready.eq(1), self.trace_valid.eq(axi.rvalid), self.trace.eq(axi.rdata[:24])]
+        m.d.comb += [axi.rready.eq(1), self.trace_valid.eq(axi.rvalid), self.trace_values.eq(axi.rdata[:24])]
         with m.If(axi.rvalid):
             m.d.sync += [total.eq(total + axi.rdata[:32]), to_come.eq(to_come - 1), bad.eq(bad | axi.rresp.any())]
             m.d.sync += reg["READ_BEATS"].eq(reg["READ_BEATS"] + 1)

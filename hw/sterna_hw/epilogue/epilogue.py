@@ -46,7 +46,7 @@ class Epilogue(wiring.Component):
         logits: Out(stream) Results of LOGIT.
         s2: Out Sum of squares that EMBED, OUTGATE and RESIDUAL feed, a slot; cleared when such a job is ``first``.
         saturated: Out One cycle for each row in which y or the result was clamped (in any slot).
-        trace_valid, trace: Out Every row's result, in the cycle it is committed.
+        trace_valid, trace_values: Out Every row's result, in the cycle it is committed.
     """
 
     def __init__(self, *, config: HardwareConfig) -> None:
@@ -67,7 +67,7 @@ class Epilogue(wiring.Component):
                 "s2": Out(data.ArrayLayout(numerics.SQUARES_WIDTH, config.slots)),
                 "saturated": Out(1),
                 "trace_valid": Out(1),
-                "trace": Out(values),
+                "trace_values": Out(values),
             }
         )
 
@@ -107,7 +107,7 @@ class Epilogue(wiring.Component):
         m.d.comb += [
             self.saturated.eq(commit & saturated),
             self.trace_valid.eq(commit),
-            self.trace.eq(results),
+            self.trace_values.eq(results),
         ]
         self._memories(m, job, enable, valid, commit, start, results)
         held = self._logits(m, commit & (job.row_op == RowOp.LOGIT), results, last[RESULT_AGE - 1])
