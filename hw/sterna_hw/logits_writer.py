@@ -8,11 +8,11 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from sterna.spec import numerics
 from sterna.spec.config import HardwareConfig
 from sterna_hw.axi import AXI4Write, Burst, burst_size
 from sterna_hw.interfaces import logit
 
-LOGIT_BYTES = 4  # a logit in memory: little-endian, sign-extended
 MAX_BURST_BEATS = 16  # a power of two; 16 beats of 128 bytes still fit 4 KiB
 MAX_UNANSWERED = 7  # bursts
 
@@ -66,13 +66,13 @@ class LogitsWriter(wiring.Component):
         m = Module()
         config, bus = self._config, self.bus
         beat_bits = exact_log2(config.beat_bytes)
-        per_beat = config.beat_bytes // LOGIT_BYTES
+        per_beat = config.beat_bytes // numerics.LOGIT_BYTES
         burst_beats = min(MAX_BURST_BEATS, 1 << (config.burst_beats.bit_length() - 1))
 
         # Packer: one beat is filled; `full` hands it to the buffer and closes the burst if `last`.
         enabled = Signal()
         index = Signal(range(per_beat))  # where the next value goes
-        words = [Signal(8 * LOGIT_BYTES, name=f"word_{i}") for i in range(per_beat)]
+        words = [Signal(8 * numerics.LOGIT_BYTES, name=f"word_{i}") for i in range(per_beat)]
         strobes = Signal(per_beat)  # values in the beat
         full, last = Signal(), Signal()
         push, closes = Signal(), Signal()
@@ -136,7 +136,7 @@ class LogitsWriter(wiring.Component):
             bus.awsize.eq(burst_size(config.beat_bytes)),
             bus.awburst.eq(Burst.INCR),
             Cat(bus.wdata, strobes_out := Signal(per_beat), bus.wlast).eq(fifo.r_data),
-            bus.wstrb.eq(Cat(bit.replicate(LOGIT_BYTES) for bit in strobes_out)),
+            bus.wstrb.eq(Cat(bit.replicate(numerics.LOGIT_BYTES) for bit in strobes_out)),
             bus.wvalid.eq(fifo.r_rdy & (sendable != 0)),
             fifo.r_en.eq(bus.wready & (sendable != 0)),
             bus.bready.eq(1),

@@ -1,5 +1,6 @@
 """Whole tokens through the RTL: every row result equals golden's, on several geometries, builds and memories."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -82,6 +83,32 @@ def test_memory_timing_changes_cycles_only(models, memory):
     with CoSimulation(models["tails"], TINY, memory=memory) as cosim:
         for token in (1, 210, 5):
             cosim.step(token)
+
+
+def test_clamped_results_are_counted(models):
+    """Binary points far too fine make residuals and products clamp; CoSimulation compares the counts."""
+    model = models["tails"]
+    layers = tuple(dataclasses.replace(layer, product_frac=26, glu_frac=26) for layer in model.layers)
+    clamping = dataclasses.replace(model, residual_frac=22, layers=layers)
+    trace = Trace()
+    GoldenModel(clamping).step([1], trace=trace)
+    assert trace.saturations > 50
+    with CoSimulation(clamping, TINY) as cosim:
+        cosim.step(1)
+        cosim.step(210)
+
+
+def test_reset_is_busy_until_the_memory_has_answered(models):
+    model = models["odd"]
+    with VerilatorTransport(TINY, memory=MemoryModel(latency=2000)) as transport:
+        engine = AcceleratorEngine(transport, compile_model(model, TINY), model.geometry)
+        transport.write_register("CONTROL", Control.START | Control.FRESH)
+        transport.run(100)
+        transport.write_register("CONTROL", Control.RESET)
+        assert Status(transport.read_register("STATUS")) == Status.BUSY
+        transport.run(2500)
+        assert transport.read_register("STATUS") == 0
+        assert np.array_equal(engine.step(3, logits=True).logits, GoldenModel(model).step([3])[0])
 
 
 def test_logits_reach_memory_only_when_asked(models):

@@ -170,3 +170,23 @@ def test_descriptor_round_trip_and_range():
         isa.encode(count=1 << 16)
     with pytest.raises(ValueError, match="no field"):
         isa.encode(colour=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"word_bytes": 24}, "word_bytes must be a power of two, not 24"),
+        ({"slots": 2}, "slots must be 1"),
+        ({"vector_width": 16}, "vector_width must be at most"),
+        ({"tile_rows": 1 << 16}, "tile_rows must be"),
+        ({"vector_depth": 1 << 17}, "vector_depth must be at most 65536"),
+        ({"param_depth": 1027}, "param_depth must be a multiple"),
+        ({"prefetch_words": 4, "burst_beats": 14}, "prefetch_words must hold a burst"),
+        ({"burst_beats": 256, "beat_bytes": 32, "word_bytes": 32, "prefetch_words": 256}, "must fit 4096 bytes"),
+        ({"outstanding": 0}, "outstanding must be"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_impossible_configurations_are_refused(change, message):
+    with pytest.raises(SternaError, match=message):
+        dataclasses.replace(ODD, **change)

@@ -9,10 +9,10 @@ from sterna.compiler.program import ProgramWriter
 from sterna.errors import SternaError
 from sterna.model.integer import IntegerModel
 from sterna.model.store import Model
+from sterna.spec import numerics
 from sterna.spec.config import HardwareConfig
 
 SEGMENT_ALIGNMENT = 4096
-LOGIT_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def compile_model(
     rows = [writer.embedding_row(token) for token in range(vocabulary)]
     embed_address = _align(len(program))
     logits_address = _align(embed_address + vocabulary * len(rows[0]))
-    size = _align(logits_address + vocabulary * LOGIT_BYTES)
+    size = _align(logits_address + vocabulary * numerics.LOGIT_BYTES)
     if size > 1 << config.address_width:
         raise SternaError(
             f"the image of {size} bytes exceeds the {config.address_width}-bit memory port of {config.name}"

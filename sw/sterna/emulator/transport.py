@@ -26,7 +26,7 @@ class EmulatorTransport(Transport):
         size: Bytes of memory.
     """
 
-    def __init__(self, config: HardwareConfig | str = "sim-small", *, size: int = 1 << 28) -> None:
+    def __init__(self, config: HardwareConfig | str = "sim-small", *, size: int = 1 << 30) -> None:
         self._config = preset(config) if isinstance(config, str) else config
         self._memory: npt.NDArray[np.uint8] | None = np.zeros(size, np.uint8)  # pages are taken when touched
         self._trace = np.zeros(0, np.int32)

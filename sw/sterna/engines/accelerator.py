@@ -14,11 +14,11 @@ from sterna.engines.engine import Step
 from sterna.engines.transport import Transport
 from sterna.errors import DeviceError, SternaError
 from sterna.model.geometry import Geometry
+from sterna.spec import numerics
 from sterna.spec.registers import ERROR_TEXT, MAGIC, VERSION, Control, ErrorCause, Status
 
 LOAD_CHUNK = 1 << 20  # bytes written between two calls of the progress function
 RECOVERY_SECONDS = 10.0  # in which an abandoned token must leave the memory port
-LOGIT_BYTES = 4
 
 
 class Image(Protocol):
@@ -231,7 +231,7 @@ class AcceleratorEngine:
         return high << 32 | self._transport.read_register(name)
 
     def _read_logits(self) -> npt.NDArray[np.int32]:
-        data = self._transport.read_memory(self._image.logits_address, self._image.vocabulary * LOGIT_BYTES)
+        data = self._transport.read_memory(self._image.logits_address, self._image.vocabulary * numerics.LOGIT_BYTES)
         return np.frombuffer(data, "<i4").astype(np.int32)
 
 

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from sterna.errors import SternaError
-from sterna.spec.isa import DESCRIPTOR_BYTES, ISA_VERSION
+from sterna.spec.isa import DESCRIPTOR_BYTES, FIELDS_BY_NAME, ISA_VERSION
 from sterna.spec.packing import TRITS_PER_BYTE
 
 
@@ -51,9 +51,20 @@ class HardwareConfig:
             "vector_width must be at most word_bytes / 2": self.vector_width <= self.word_bytes // 2,
             "max_rows_per_word must be at most word_bytes": self.max_rows_per_word <= self.word_bytes,
             "slots must be 1 (more are not built yet)": self.slots == 1,
+            "max_rows_per_word must be at most 16": self.max_rows_per_word <= 1 << FIELDS_BY_NAME["tails"].width,
+            "tile_rows must be 2..65535": 2 <= self.tile_rows < 1 << FIELDS_BY_NAME["count"].width,
+            "vector_depth must be at most 65536": self.vector_depth <= 1 << FIELDS_BY_NAME["source"].width,
+            "param_depth must be at most 65536": self.param_depth <= 1 << FIELDS_BY_NAME["param"].width,
+            "state_depth must be at most 2**24": self.state_depth <= 1 << FIELDS_BY_NAME["state"].width,
+            "vector_depth must be a multiple of vector_width": self.vector_depth % self.vector_width == 0,
+            "param_depth must be a multiple of word_bytes / 2": self.param_depth % self.params_per_word == 0,
+            "activation_depth must be a multiple of word_bytes": self.activation_depth % self.word_bytes == 0,
+            "outstanding must be at least 1": self.outstanding >= 1,
             "burst_beats must be 1..256": 1 <= self.burst_beats <= 256,
             "burst_beats must fit 4096 bytes": self.burst_beats * self.beat_bytes <= 4096,
-            "prefetch must hold a burst": self.prefetch_words * self.word_bytes >= self.burst_beats * self.beat_bytes,
+            "prefetch_words must hold a burst and the rest of a word": (
+                self.prefetch_words * self.beats_per_word >= self.burst_beats + self.beats_per_word - 1
+            ),
         }
         for text, holds in checks.items():
             if not holds:

@@ -23,6 +23,7 @@ GATE_IN_FRAC = 14  # gate input, i.e. the output of f, i, g, gate and up project
 GATE_FRAC = 16  # sigma and the forget gate, unsigned 0..65536
 STATE_FRAC = 16  # recurrent state h
 LOGIT_FRAC = 14
+LOGIT_BYTES = 4  # a logit in memory: little-endian, sign-extended
 EMBED_MANTISSA_BITS = 17  # an embedding element counts as a row sum with the scale mantissa 2**17
 SQUARES_WIDTH = 64  # sums of squares, unsigned
 MAX_SHIFT = 47  # largest right shift of the scaling epilogue: (24-bit sum) * (18-bit mantissa) is 0 beyond it
