@@ -38,7 +38,7 @@ def main() -> int:
 
 def _run(arguments: argparse.Namespace) -> None:
     model = Model.open(arguments.model)
-    tokenizer = Tokenizer.open(model.path, bos_id=model.bos_id, eos_id=model.eos_id)
+    tokenizer = Tokenizer.open(model.path, bos_id=model.bos_id)
     if tokenizer is None:
         raise SternaError(f"{arguments.model} has no tokenizer; import a checkpoint that has one")
     prompt = tokenizer.encode(arguments.prompt or PROMPT, start=True)

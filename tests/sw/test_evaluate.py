@@ -43,7 +43,7 @@ def text(model: Path) -> Path:
 
 def test_definition(model: Path, text: Path) -> None:
     """One token a byte: 50 tokens in chunks of 16, of which 46 are scored."""
-    ids = read_tokens(text, Tokenizer.open(model, bos_id=None, eos_id=None), max_tokens=50)
+    ids = read_tokens(text, Tokenizer.open(model), max_tokens=50)
     nats = 0.0
     with sterna.load(model, "cpu") as session:
         for start in range(0, 50, 16):
@@ -136,7 +136,7 @@ def test_agreement_counts() -> None:
 
 
 def test_reading(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokenizer = Tokenizer.open(model, bos_id=None, eos_id=None)
+    tokenizer = Tokenizer.open(model)
     assert tokenizer is not None
     content = TEXT * 40
     plain, packed = tmp_path / "a.txt", tmp_path / "a.txt.xz"

@@ -53,7 +53,7 @@ class Script:
 
 def scripted(model: Path, says: list[int], *, tokenizer: bool = True, eos_id: int | None = 0) -> tuple[Session, Script]:
     engine = Script(says)
-    opened = Tokenizer.open(model, bos_id=None, eos_id=eos_id) if tokenizer else None
+    opened = Tokenizer.open(model) if tokenizer else None
     return Session(engine, opened, bos_id=None, eos_id=eos_id, path=model), engine
 
 
@@ -119,7 +119,7 @@ def test_nothing_runs_before_it_is_asked_for(model: Path) -> None:
 
 
 def byte_ids(model: Path, data: bytes) -> list[int]:
-    tokenizer = Tokenizer.open(model, bos_id=None, eos_id=None)
+    tokenizer = Tokenizer.open(model)
     assert tokenizer is not None
     table = {tokenizer.token_bytes(token): token for token in range(1, 257)}
     return [table[bytes([byte])] for byte in data]
@@ -188,7 +188,7 @@ def test_empty_prompt_starts_with_bos(model: Path) -> None:
 
 
 def test_json_tokenizer(model: Path) -> None:
-    tokenizer = Tokenizer.open(model, bos_id=0, eos_id=0)
+    tokenizer = Tokenizer.open(model, bos_id=0)
     assert tokenizer is not None
     text = "Größe: 1 µm\n\t<ok>"
     ids = tokenizer.encode(text)
@@ -200,11 +200,11 @@ def test_json_tokenizer(model: Path) -> None:
 def test_damaged_tokenizers(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(b"no model")
     with pytest.raises(SternaError, match="SentencePiece"):
-        Tokenizer.open(tmp_path, bos_id=None, eos_id=None)
+        Tokenizer.open(tmp_path)
     (tmp_path / "tokenizer.json").write_text('{"version": "1.0"}')
     with pytest.raises(SternaError, match="cannot be read as a tokenizer"):
-        Tokenizer.open(tmp_path, bos_id=None, eos_id=None)
-    assert Tokenizer.open(tmp_path / "nothing", bos_id=None, eos_id=None) is None
+        Tokenizer.open(tmp_path)
+    assert Tokenizer.open(tmp_path / "nothing") is None
 
 
 def test_sentencepiece_tokenizer(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_sentencepiece_tokenizer(tmp_path: Path) -> None:
         minloglevel=2,
     )
     (tmp_path / "tokenizer.model").write_bytes(out.getvalue())
-    tokenizer = Tokenizer.open(tmp_path, bos_id=1, eos_id=2)
+    tokenizer = Tokenizer.open(tmp_path, bos_id=1)
     assert tokenizer is not None
     text = "the ship € was calm"
     ids = tokenizer.encode(text)
@@ -230,5 +230,5 @@ def test_sentencepiece_tokenizer(tmp_path: Path) -> None:
     assert "".join(pieces) == f" {text}"
     assert "€" in pieces
     (tmp_path / "tokenizer_config.json").write_text('{"add_bos_token": false}')
-    plain = Tokenizer.open(tmp_path, bos_id=1, eos_id=2)
+    plain = Tokenizer.open(tmp_path, bos_id=1)
     assert plain is not None and plain.encode(text, start=True) == ids

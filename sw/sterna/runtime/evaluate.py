@@ -144,7 +144,7 @@ def compare(
 
 
 def _tokenizer(path: str | Path) -> Tokenizer | None:
-    return Tokenizer.open(path, bos_id=None, eos_id=None)
+    return Tokenizer.open(path)
 
 
 @contextmanager

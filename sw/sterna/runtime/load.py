@@ -39,7 +39,7 @@ def load(path: str | Path, device: str = GOLDEN, **options: Any) -> Session:
     if device not in names:
         raise SternaError(f"there is no device {device!r}; choose one of {', '.join(names)}")
     model = Model.open(path)
-    tokenizer = Tokenizer.open(path, bos_id=model.bos_id, eos_id=model.eos_id)
+    tokenizer = Tokenizer.open(path, bos_id=model.bos_id)
     engine = _engine(model, device, options)
     return Session(engine, tokenizer, bos_id=model.bos_id, eos_id=model.eos_id, path=path)
 

@@ -25,17 +25,16 @@ class _Backend(Protocol):
 
 
 class Tokenizer:
-    """The tokenizer that was stored with a model.
+    """The tokenizer that was stored with a model."""
 
-    ``bos_id`` and ``eos_id`` are the model's begin- and end-of-sequence ids, None where it has none.
-    """
-
-    def __init__(self, backend: _Backend, *, bos_id: int | None, eos_id: int | None) -> None:
-        self._backend, self.bos_id, self.eos_id = backend, bos_id, eos_id
+    def __init__(self, backend: _Backend) -> None:
+        self._backend = backend
 
     @classmethod
-    def open(cls, directory: str | Path, *, bos_id: int | None, eos_id: int | None) -> Tokenizer | None:
+    def open(cls, directory: str | Path, *, bos_id: int | None = None) -> Tokenizer | None:
         """Read ``tokenizer.json``, else ``tokenizer.model``, of a model directory; None if it has neither.
+
+        ``bos_id`` is the model's begin-of-sequence id, which a ``tokenizer.model`` may put at the start of a text.
 
         Raises:
             SternaError: the file cannot be read as what its name says.
@@ -43,16 +42,16 @@ class Tokenizer:
         directory = Path(directory)
         path = directory / JSON_FILE
         if path.is_file():
-            return cls(_HuggingFace.read(path), bos_id=bos_id, eos_id=eos_id)
+            return cls(_HuggingFace.read(path))
         path = directory / SENTENCEPIECE_FILE
         if path.is_file():
-            return cls(_SentencePiece(path, bos_id), bos_id=bos_id, eos_id=eos_id)
+            return cls(_SentencePiece(path, bos_id))
         return None
 
     @classmethod
     def of(cls, tokenizer: tokenizers.Tokenizer) -> Tokenizer:
         """Take over a tokenizer of the library, as the trainer makes them."""
-        return cls(_HuggingFace(tokenizer), bos_id=None, eos_id=None)
+        return cls(_HuggingFace(tokenizer))
 
     def encode(self, text: str, *, start: bool = False) -> list[int]:
         """Token ids of ``text``; at the ``start`` of a sequence with what the tokenizer puts there (often a bos id).
