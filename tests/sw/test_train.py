@@ -18,9 +18,9 @@ import pytest
 import tokenizers
 import torch
 
+from sterna.cli.training import add_arguments, run_train
 from sterna.errors import SternaError
 from sterna.reference import load_reference
-from sterna.train.cli import add_arguments, run_train
 from sterna.train.config import TrainConfig, preset
 from sterna.train.data import TokenWindows, encode_file, load_tokens, read_documents, validation_chunks
 from sterna.train.evaluate import evaluate, piece_bytes

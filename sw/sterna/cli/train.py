@@ -1,4 +1,4 @@
-"""``sterna train``: the arguments and the work are in :mod:`sterna.train.cli`, which needs PyTorch."""
+"""``sterna train``: the arguments and the work are in :mod:`sterna.cli.training`, which needs PyTorch."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], 
         subparsers.add_parser(NAME, help=summary)
         return
     try:
-        from sterna.train import cli
+        from sterna.cli import training
     except ImportError as error:
         raise SternaError(_MISSING.format(error)) from error
     parser = subparsers.add_parser(
-        NAME, help=summary, description=cli.DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        NAME, help=summary, description=training.DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    cli.add_arguments(parser)
-    parser.set_defaults(func=cli.run_train)
+    training.add_arguments(parser)
+    parser.set_defaults(func=training.run_train)
