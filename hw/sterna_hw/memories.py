@@ -18,11 +18,6 @@ from sterna.spec.config import HardwareConfig
 from sterna_hw.interfaces import MemoryRead, MemoryWrite, row_values, word_shape
 
 
-def _require_multiple(name: str, depth: int, unit: int) -> None:
-    if depth <= 0 or depth % unit:
-        raise ValueError(f"{name} must be a positive multiple of {unit}, not {depth}")
-
-
 def _select(m: Module, parts: list[Value], index: Value) -> Value:
     """``parts[index]``; one part needs no index."""
     if len(parts) == 1:
@@ -43,7 +38,6 @@ class VectorMemory(wiring.Component):
     """
 
     def __init__(self, *, config: HardwareConfig) -> None:
-        _require_multiple("vector_depth", config.vector_depth, config.vector_width)
         self._config = config
         element, width = row_values(config), config.vector_width
         super().__init__(
@@ -86,7 +80,6 @@ class StateMemory(wiring.Component):
     """The recurrent state of all layers: ``state_depth`` elements (24 bits a slot)."""
 
     def __init__(self, *, config: HardwareConfig) -> None:
-        _require_multiple("state_depth", config.state_depth, 1)
         self._config = config
         super().__init__(
             {
@@ -122,7 +115,6 @@ class ParameterMemory(wiring.Component):
     """
 
     def __init__(self, *, config: HardwareConfig) -> None:
-        _require_multiple("param_depth", config.param_depth, config.params_per_word)
         self._config = config
         element, width = unsigned(numerics.PARAM_WIDTH), config.vector_width
         super().__init__(
@@ -174,7 +166,6 @@ class ActivationMemory(wiring.Component):
     """
 
     def __init__(self, *, config: HardwareConfig) -> None:
-        _require_multiple("activation_depth", config.activation_depth, config.word_bytes)
         self._config = config
         group = data.ArrayLayout(unsigned(numerics.Q_WIDTH), config.vector_width)
         super().__init__(

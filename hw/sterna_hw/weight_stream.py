@@ -29,9 +29,6 @@ class WeightStream(wiring.Component):
         config: Gives ``beat_bytes``, ``word_bytes``, ``address_width``, ``burst_beats``, ``outstanding`` and the depth
             of the buffer, ``prefetch_words``.
 
-    Raises:
-        ValueError: The buffer does not hold a burst beside the beats of a word that is not whole yet, so that the
-            stream could wait for ever.
 
     Attributes:
         segment: In What to read next: whole words from the start of a beat; 0 beats are ignored. Ready when all bursts
@@ -48,9 +45,6 @@ class WeightStream(wiring.Component):
     """
 
     def __init__(self, *, config: HardwareConfig) -> None:
-        least = config.burst_beats + config.beats_per_word - 1
-        if config.prefetch_words * config.beats_per_word < least:
-            raise ValueError(f"prefetch_words must hold {least} beats, not {config.prefetch_words} words")
         self._config = config
         super().__init__(
             {

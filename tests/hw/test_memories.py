@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import json
 
 import pytest
@@ -45,14 +44,3 @@ def test_memories(vector_width: int) -> None:
         "cocotb_memories",
         parameters={"STERNA_TEST_CONFIG": json.dumps(dataclasses.asdict(config))},
     )
-
-
-@pytest.mark.parametrize(
-    ("kind", "field"),
-    [(VectorMemory, "vector_depth"), (ParameterMemory, "param_depth"), (ActivationMemory, "activation_depth")],
-)
-@pytest.mark.filterwarnings("ignore:.*never used")  # Amaranth wants every component used
-def test_a_depth_that_is_no_whole_number_of_rows_is_refused(kind: type, field: str) -> None:
-    with pytest.raises(ValueError, match=field):
-        kind(config=dataclasses.replace(SMALL, **{field: 97}))
-    gc.collect()

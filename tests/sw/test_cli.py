@@ -203,8 +203,11 @@ def test_a_reader_that_leaves_is_no_error(model: Path) -> None:
 
 
 def test_train_without_torch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in [name for name in sys.modules if name.startswith(("sterna.train", "sterna.reference"))]:
+    for name in [
+        name for name in sys.modules if name.startswith(("sterna.cli.training", "sterna.train", "sterna.reference"))
+    ]:
         monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr("sterna.cli.training", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
     assert main(["train", "--help"]) == 2
     assert "pip install 'sterna[train]'" in capsys.readouterr().err

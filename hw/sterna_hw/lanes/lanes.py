@@ -61,10 +61,6 @@ class TernaryLanes(wiring.Component):
     """
 
     def __init__(self, *, config: HardwareConfig) -> None:
-        if ranks(config) - 1 > len(Signal(lanes_job()).tails):
-            raise ValueError(f"max_rows_per_word must be at most 16, not {config.max_rows_per_word}")
-        if config.activation_depth % config.word_bytes:
-            raise ValueError(f"activation_depth must be a multiple of word_bytes, not {config.activation_depth}")
         self._config = config
         super().__init__(
             {

@@ -53,6 +53,8 @@ class HardwareConfig:
             "slots must be 1 (more are not built yet)": self.slots == 1,
             "max_rows_per_word must be at most 16": self.max_rows_per_word <= 1 << FIELDS_BY_NAME["tails"].width,
             "tile_rows must be 2..65535": 2 <= self.tile_rows < 1 << FIELDS_BY_NAME["count"].width,
+            "depths must be positive": min(self.vector_depth, self.param_depth, self.state_depth, self.activation_depth)
+            > 0,
             "vector_depth must be at most 65536": self.vector_depth <= 1 << FIELDS_BY_NAME["source"].width,
             "param_depth must be at most 65536": self.param_depth <= 1 << FIELDS_BY_NAME["param"].width,
             "state_depth must be at most 2**24": self.state_depth <= 1 << FIELDS_BY_NAME["state"].width,
