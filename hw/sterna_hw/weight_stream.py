@@ -29,7 +29,6 @@ class WeightStream(wiring.Component):
         config: Gives ``beat_bytes``, ``word_bytes``, ``address_width``, ``burst_beats``, ``outstanding`` and the depth
             of the buffer, ``prefetch_words``.
 
-
     Attributes:
         segment: In What to read next: whole words from the start of a beat; 0 beats are ignored. Ready when all bursts
             of the segment before have been issued, and not during a flush.
