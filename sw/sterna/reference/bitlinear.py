@@ -124,7 +124,7 @@ class BitLinear(nn.Module):
         dtype = dtype or u.dtype
         y: Tensor
         if self.weight is not None:
-            y = _TernaryLinear.apply(u, self.weight, dtype)  # type: ignore[no-untyped-call]
+            y = _TernaryLinear.apply(u, self.weight, dtype)  # type: ignore[no-untyped-call]  # torch: no types
             return y
         assert self.trits is not None and self.beta is not None
         q, s = quantise_activations(u)

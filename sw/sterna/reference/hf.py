@@ -23,6 +23,7 @@ from sterna.reference.modeling import Body
 __all__ = ["HGRNBitForCausalLM", "HGRNBitHFConfig", "HGRNBitOutput", "register"]
 
 
+# transformers is left out of type checking, so its classes are untyped bases.
 class HGRNBitHFConfig(PretrainedConfig):  # type: ignore[misc]
     """`config.json` of the model type `hgrn_bit`; checked by `HGRNBitConfig`."""
 

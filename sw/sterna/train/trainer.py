@@ -135,7 +135,7 @@ class Trainer:
         loss = torch.zeros((), device=self.device)
         for part in parts:
             share = self.model.loss(part[:, :-1], part[:, 1:], dtype=self._dtype, head=self._head) / len(parts)
-            share.backward()  # type: ignore[no-untyped-call]
+            share.backward()  # type: ignore[no-untyped-call]  # torch has no types here
             loss += share.detach()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip)
         self._optimizer.step()
