@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from sterna.errors import SternaError
+from sterna.model.reservoir import RESERVOIR_MODEL_TYPE
 
 MODEL_TYPE = "hgrn_bit"
 INNER_MULTIPLE = 256  # the default GLU width is rounded up to this
@@ -106,9 +107,14 @@ class Geometry:
 
 def check_supported(config: Mapping[str, Any], *, source: str = "config.json") -> None:
     """Refuse a ``config.json`` that asks for what Sterna does not compute; ``source`` names it in the error."""
-    model_type = config.get("model_type")
-    if model_type != MODEL_TYPE:
-        raise SternaError(f"{source}: model_type is {model_type!r}; only {MODEL_TYPE!r} is supported")
+    model_type, reservoir = config.get("model_type"), "reservoir" in config
+    if model_type not in (MODEL_TYPE, RESERVOIR_MODEL_TYPE):
+        raise SternaError(
+            f"{source}: model_type is {model_type!r}; only {MODEL_TYPE!r} and {RESERVOIR_MODEL_TYPE!r} are supported"
+        )
+    if reservoir != (model_type == RESERVOIR_MODEL_TYPE):
+        has = "has" if reservoir else "lacks"
+        raise SternaError(f"{source}: the model_type is {model_type!r}, but the file {has} the table reservoir")
     for key, supported in _FIXED.items():
         if config.get(key, supported[0]) not in supported:
             raise SternaError(f"{source}: {key} is {config[key]!r}; only {supported[0]!r} is supported")

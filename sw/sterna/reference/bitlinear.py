@@ -4,18 +4,24 @@
     beta = max(mean|W|, 1e-5);  T = clamp(round(W / beta), -1, 1);  y = (T q) * beta / s        per tensor
 
 Rounding is half to even. A layer is either *trainable*, with a float `weight`, or *frozen*, with the buffers `trits`
-and `beta`. Quantising a quantised weight again would move beta, so a frozen layer never requantises.
+and `beta`. Quantising a quantised weight again would move beta, so a frozen layer never requantises. A *fixed* layer
+(docs/reservoir.md) is born frozen: its trits are generated, and only its norm is trained.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sterna.errors import SternaError
+from sterna.spec.generator import fixed_beta
+from sterna.spec.packing import unpack
 
 __all__ = ["BitLinear", "RMSNorm", "init_weight", "quantise_activations", "ternarise"]
 
@@ -63,6 +69,22 @@ class _TernaryLinear(torch.autograd.Function):
         return du, dweight.to(weight_dtype), None
 
 
+class _FixedLinear(torch.autograd.Function):
+    """The product of `_TernaryLinear` with weights that have no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, trits: Tensor, beta: Tensor) -> Tensor:
+        q, s = quantise_activations(u)
+        ctx.save_for_backward(trits, beta)
+        ctx.dtype = u.dtype
+        return (F.linear(q.to(trits.dtype), trits).to(u.dtype) * (beta / s)).to(trits.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None]:
+        trits, beta = ctx.saved_tensors
+        return (dy @ trits).to(ctx.dtype) * beta, None, None
+
+
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * weight over the last axis."""
 
@@ -80,19 +102,27 @@ class RMSNorm(nn.Module):
 class BitLinear(nn.Module):
     """Ternary weights on 8-bit activations, with its own input norm. x [..., inputs] -> y [..., outputs].
 
-    `dtype` of `forward` is the type that the integer product runs in and that y has; None keeps the type of x.
+    `dtype` of `forward` is the type that the integer product runs in and that y has; None keeps the type of x. With
+    `fixed` the layer has no weights of its own: `generate` asks it for the packed trits, uint8 [outputs, inputs / 5].
     """
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, *, fixed: Callable[[], npt.NDArray[np.uint8]] | None = None) -> None:
         super().__init__()
         self.shape = (outputs, inputs)
+        self.fixed = fixed
         self.norm = RMSNorm(inputs, eps=BITLINEAR_EPS)
-        self.weight: nn.Parameter | None = nn.Parameter(torch.empty(outputs, inputs))
+        self.weight: nn.Parameter | None = None if fixed else nn.Parameter(torch.empty(outputs, inputs))
         self.trits: Tensor | None
         self.beta: Tensor | None
-        self.register_buffer("trits", None)
-        self.register_buffer("beta", None)
+        self.register_buffer("trits", None, persistent=not fixed)
+        self.register_buffer("beta", None, persistent=not fixed)
         self._multiplier: Tensor | None = None
+
+    def generate(self) -> None:
+        """Make the trits of a fixed layer."""
+        if self.fixed is not None:
+            columns = self.shape[1]
+            self.freeze(trits=torch.from_numpy(unpack(self.fixed(), columns)), beta=fixed_beta(columns))
 
     @property
     def frozen(self) -> bool:
@@ -127,9 +157,8 @@ class BitLinear(nn.Module):
             y = _TernaryLinear.apply(u, self.weight, dtype)  # type: ignore[no-untyped-call]  # torch: no types
             return y
         assert self.trits is not None and self.beta is not None
-        q, s = quantise_activations(u)
         cached = self._multiplier
         if cached is None or cached.dtype != dtype or cached.device != u.device:
             self._multiplier = cached = self.trits.to(u.device, dtype)
-        y = F.linear(q.to(dtype), cached).to(u.dtype) * (self.beta / s)
-        return y.to(dtype)
+        y = _FixedLinear.apply(u, cached, self.beta)  # type: ignore[no-untyped-call]  # torch: no types
+        return y

@@ -48,6 +48,7 @@ def load_trainable(directory: str | Path, *, dtype: torch.dtype = torch.float32)
         if tuple(weights[name].shape) != shape:
             raise SternaError(f"{directory}: {name} is {list(weights[name].shape)}, the config asks for {list(shape)}")
     model.load_state_dict(weights, assign=True)
+    model.generate_fixed()
     return model
 
 
@@ -67,7 +68,7 @@ def save_checkpoint(
 
     With `max_shard_bytes` the weights are split into numbered shards with an index, none larger unless one tensor is.
     """
-    if any(layer.frozen for layer in model.bit_linears().values()):
+    if any(layer.frozen and not layer.fixed for layer in model.bit_linears().values()):
         raise SternaError("a frozen model has no float weights to save; save the trainable one")
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)

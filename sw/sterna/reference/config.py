@@ -13,6 +13,7 @@ from typing import Any
 
 from sterna.errors import SternaError
 from sterna.model.geometry import MODEL_TYPE, check_supported, default_inner
+from sterna.model.reservoir import RESERVOIR_MODEL_TYPE, Reservoir
 
 __all__ = ["HGRNBitConfig"]
 
@@ -32,6 +33,7 @@ class HGRNBitConfig:
     bos_token_id: int | None = 0
     eos_token_id: int | None = 0
     pad_token_id: int | None = None
+    reservoir: Reservoir | None = None  # None: every weight is trained (docs/reservoir.md)
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings"):
@@ -45,6 +47,10 @@ class HGRNBitConfig:
             number = getattr(self, name)
             if not isinstance(number, (int, float)) or isinstance(number, bool) or not number > 0:
                 raise SternaError(f"{name} must be a positive number, not {number!r}")
+        if self.reservoir is not None:
+            if not isinstance(self.reservoir, Reservoir):
+                object.__setattr__(self, "reservoir", Reservoir.from_dict(self.reservoir))
+            self.reservoir.check(self.num_hidden_layers)
 
     @property
     def inner_size(self) -> int:
@@ -86,7 +92,8 @@ class HGRNBitConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the `config.json` that the published class writes for this model (weights in bfloat16)."""
-        return {
+        extra = {"reservoir": self.reservoir.to_dict()} if self.reservoir else {}
+        return extra | {
             "architectures": ["HGRNBitForCausalLM"],
             "attn_mode": "fused_recurrent",
             "bos_token_id": self.bos_token_id,
@@ -101,7 +108,7 @@ class HGRNBitConfig:
             "initializer_range": self.initializer_range,
             "intermediate_size": self.intermediate_size,
             "max_position_embeddings": self.max_position_embeddings,
-            "model_type": MODEL_TYPE,
+            "model_type": RESERVOIR_MODEL_TYPE if self.reservoir else MODEL_TYPE,
             "num_heads": 1,
             "num_hidden_layers": self.num_hidden_layers,
             "pad_token_id": self.pad_token_id,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -25,17 +26,24 @@ from sterna.reference.recurrence import mlgru
 __all__ = ["Block", "Body", "HGRNBitForCausalLM", "head_loss"]
 
 
+def _projection(config: HGRNBitConfig, kind: str, layer: int, inputs: int, outputs: int) -> BitLinear:
+    reservoir = config.reservoir
+    if reservoir is None or not reservoir.is_fixed(kind, layer):
+        return BitLinear(inputs, outputs)
+    return BitLinear(inputs, outputs, fixed=partial(reservoir.packed, kind, layer, outputs, inputs))
+
+
 class Attention(nn.Module):
     """The recurrent token mixer (MLGRU): a [batch, time, d] -> [batch, time, d], state [batch, d]."""
 
-    def __init__(self, config: HGRNBitConfig) -> None:
+    def __init__(self, config: HGRNBitConfig, layer: int) -> None:
         super().__init__()
         d = config.hidden_size
-        self.i_proj = BitLinear(d, d)
-        self.f_proj = BitLinear(d, d)
-        self.g_proj = BitLinear(d, d)
+        self.i_proj = _projection(config, "i", layer, d, d)
+        self.f_proj = _projection(config, "f", layer, d, d)
+        self.g_proj = _projection(config, "g", layer, d, d)
         self.g_norm = RMSNorm(d, eps=config.rms_norm_eps)
-        self.o_proj = BitLinear(d, d)
+        self.o_proj = _projection(config, "o", layer, d, d)
 
     def forward(
         self, a: Tensor, lower: Tensor, state: Tensor, dtype: torch.dtype | None, mask: Tensor | None
@@ -53,10 +61,10 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """Gated linear unit: x [batch, time, d] -> [batch, time, d]; `gate_proj` rows are the gate, then the up half."""
 
-    def __init__(self, config: HGRNBitConfig) -> None:
+    def __init__(self, config: HGRNBitConfig, layer: int) -> None:
         super().__init__()
-        self.gate_proj = BitLinear(config.hidden_size, 2 * config.inner_size)
-        self.down_proj = BitLinear(config.inner_size, config.hidden_size)
+        self.gate_proj = _projection(config, "gate", layer, config.hidden_size, 2 * config.inner_size)
+        self.down_proj = _projection(config, "down", layer, config.inner_size, config.hidden_size)
 
     def forward(self, x: Tensor, dtype: torch.dtype | None) -> Tensor:
         """Apply to x [batch, time, d]."""
@@ -66,14 +74,20 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: residual token mixer, then residual GLU. The residual keeps the type of the parameters."""
+    """One layer: residual token mixer, then residual GLU. The residual keeps the type of the parameters.
 
-    def __init__(self, config: HGRNBitConfig) -> None:
+    A mixer-only layer of a reservoir model has no GLU and no norm before it.
+    """
+
+    def __init__(self, config: HGRNBitConfig, layer: int) -> None:
         super().__init__()
         self.attn_norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.attn = Attention(config)
-        self.mlp_norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.mlp = MLP(config)
+        self.attn = Attention(config, layer)
+        self.mlp_norm: RMSNorm | None = None
+        self.mlp: MLP | None = None
+        if config.reservoir is None or layer not in config.reservoir.mixer_only:
+            self.mlp_norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+            self.mlp = MLP(config, layer)
 
     def forward(
         self,
@@ -86,6 +100,8 @@ class Block(nn.Module):
         """x [batch, time, d], forget floor [d], state [batch, d] -> (x, state) after the layer."""
         mixed, state = self.attn(self.attn_norm(x), lower, state, dtype, mask)
         x = x + mixed
+        if self.mlp is None or self.mlp_norm is None:
+            return x, state
         return x + self.mlp(self.mlp_norm(x), dtype), state
 
 
@@ -96,7 +112,7 @@ class Body(nn.Module):
         super().__init__()
         self.embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.lower_bounds = nn.Parameter(torch.zeros(config.num_hidden_layers, config.hidden_size))
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
     def forget_floors(self) -> Tensor:
@@ -144,13 +160,25 @@ class HGRNBitForCausalLM(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Initialise as the published class: normal(0, initializer_range), residual outputs over sqrt(2 L)."""
-        std = self.config.initializer_range
-        init_weight(self.model.embeddings.weight, std, generator)
-        for name, module in self.named_modules():
-            if isinstance(module, BitLinear) and module.weight is not None:
-                last = name.endswith(("o_proj", "down_proj"))
-                init_weight(module.weight, std / math.sqrt(2 * len(self.model.layers)) if last else std, generator)
+        """Initialise as the published class: normal(0, initializer_range), residual outputs over sqrt(2 L).
+
+        The norm of a fixed layer starts with what makes its outputs as large as those of such weights.
+        """
+        init_weight(self.model.embeddings.weight, self.config.initializer_range, generator)
+        for name, module in self.bit_linears().items():
+            std = self.config.initializer_range
+            if name.endswith(("o_proj", "down_proj")):
+                std /= math.sqrt(2 * len(self.model.layers))
+            if module.weight is not None:
+                init_weight(module.weight, std, generator)
+            else:
+                module.norm.weight.fill_(std * math.sqrt(module.shape[1]))
+        self.generate_fixed()
+
+    def generate_fixed(self) -> None:
+        """Make the trits of all fixed layers; a model that was built on the meta device has none yet."""
+        for module in self.bit_linears().values():
+            module.generate()
 
     def bit_linears(self) -> dict[str, BitLinear]:
         """Every BitLinear by its name, for example `model.layers.0.attn.i_proj`."""
