@@ -66,6 +66,10 @@ class CpuEngine:
         """Recurrent state, int64 [layers, hidden], 16 fractional bits; a copy."""
         return self._state.copy()
 
+    @state.setter
+    def state(self, state: IntArray) -> None:
+        self._state[:] = state
+
     def reset(self) -> None:
         """Forget the sequence."""
         self._state[:] = 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from sterna.model.geometry import Geometry
+from sterna.spec.numerics import IntArray
 
 
 @dataclass(frozen=True)
@@ -50,3 +51,10 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free what the engine holds."""
         ...
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """An engine whose recurrent state can be read and set, so that texts with one beginning share its cost."""
+
+    state: IntArray  # [layers, hidden], 16 fractional bits; reading and setting copy

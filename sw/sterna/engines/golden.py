@@ -27,6 +27,10 @@ class GoldenEngine:
         """Recurrent state, int64 [layers, hidden], 16 fractional bits; a copy."""
         return self._golden.state[:, 0].copy()
 
+    @state.setter
+    def state(self, state: IntArray) -> None:
+        self._golden.state[:, 0] = state
+
     def reset(self) -> None:
         """Forget the sequence."""
         self._golden.reset()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from sterna.engines.engine import Resumable
 from sterna.errors import SternaError
 from sterna.model.store import Model, Projection
 from sterna.runtime.load import GOLDEN, devices, load
@@ -22,6 +23,7 @@ _BATCH = 64  # chunks that run side by side where a device can
 
 FloatArray = npt.NDArray[np.float32]
 IdArray = npt.NDArray[np.int64]
+StateArray = npt.NDArray[Any]  # [layers, sequences, hidden], in the device's own numbers
 
 
 class Runner(Protocol):
@@ -37,6 +39,14 @@ class Runner(Protocol):
         """Logits float32 [sequences, n, vocab] of the next ids [sequences, n]."""
         ...
 
+    @property
+    def state(self) -> StateArray | None:
+        """Recurrent state of the running sequences, a copy; None where a device does not let it be read and set."""
+        ...
+
+    def resume(self, state: StateArray) -> None:
+        """Start as many sequences as ``state`` has, each where it was read."""
+
     def __enter__(self) -> Runner: ...
     def __exit__(self, *error: object) -> None: ...
 
@@ -47,21 +57,26 @@ class _GoldenRunner:
     def __init__(self, path: str | Path) -> None:
         from sterna.golden.model import GoldenModel
 
-        self._kind = GoldenModel
         self._model = GoldenModel(Model.open(path))
         self.vocab = self._model.model.geometry.vocab
 
     def reset(self, sequences: int) -> None:
-        if sequences == self._model.batch:
-            self._model.reset()
-        else:
-            self._model = self._kind(self._model.model, batch=sequences)
+        self._model.batch = sequences
+        self._model.reset()
 
     def run(self, ids: IdArray) -> FloatArray:
         logits = np.empty((*ids.shape, self.vocab), np.float32)
         for position in range(ids.shape[1]):
             logits[:, position] = self._model.step(ids[:, position])
         return np.ldexp(logits, -LOGIT_FRAC)
+
+    @property
+    def state(self) -> StateArray:
+        return self._model.state.copy()
+
+    def resume(self, state: StateArray) -> None:
+        self.reset(state.shape[1])
+        self._model.state = state.copy()
 
     def __enter__(self) -> Runner:
         return self
@@ -83,6 +98,17 @@ class _SessionRunner:
     def run(self, ids: IdArray) -> FloatArray:
         return self._session.forward(ids[0])[None]
 
+    @property
+    def state(self) -> StateArray | None:
+        engine = self._session.engine
+        return engine.state[:, None] if isinstance(engine, Resumable) else None
+
+    def resume(self, state: StateArray) -> None:
+        engine = self._session.engine
+        assert isinstance(engine, Resumable)  # state was read
+        self._session.reset()
+        engine.state = state[:, 0]
+
     def __enter__(self) -> Runner:
         return self
 
@@ -96,10 +122,10 @@ class _ReferenceRunner:
     def __init__(self, path: str | Path) -> None:
         self._model = load_float(path)
         self.vocab = int(self._model.config.vocab_size)
-        self._state: torch.Tensor | None = None
+        self.reset(1)
 
     def reset(self, sequences: int) -> None:
-        self._state = None
+        self._state: torch.Tensor = self._model.initial_state(sequences)
 
     def run(self, ids: IdArray) -> FloatArray:
         import torch
@@ -108,6 +134,15 @@ class _ReferenceRunner:
             logits, self._state = self._model(torch.from_numpy(np.ascontiguousarray(ids)), self._state)
         result: FloatArray = logits.numpy()
         return result
+
+    @property
+    def state(self) -> StateArray:
+        return np.array(self._state)
+
+    def resume(self, state: StateArray) -> None:
+        import torch
+
+        self._state = torch.from_numpy(np.array(state))
 
     def __enter__(self) -> Runner:
         return self
