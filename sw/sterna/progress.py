@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 
@@ -20,3 +22,16 @@ class Progress(Protocol):
 
     def __call__(self, *, total: int, label: str, unit: str) -> ProgressBar:
         """Return the bar at zero."""
+
+
+@contextmanager
+def counting(progress: Progress | None, *, total: int, label: str, unit: str) -> Iterator[Callable[[int], object]]:
+    """The function that counts units on a bar, if there is ``progress``; the bar is taken away at the end."""
+    if progress is None:
+        yield lambda n: None
+        return
+    bar = progress(total=total, label=label, unit=unit)
+    try:
+        yield bar.update
+    finally:
+        bar.close()

@@ -65,7 +65,7 @@ def test_devices_and_batches_agree(model: Path, text: Path, monkeypatch: pytest.
     cpu = evaluate(model, text, chunk=10, device="cpu", threads=1)
     assert cpu["nll"] == pytest.approx(golden["nll"], rel=1e-12)
     monkeypatch.setattr(runners._GoldenRunner, "batch", 3)
-    monkeypatch.setattr(evaluate_module, "_LOGITS", 3 * 261 * 4)  # parts of four positions
+    monkeypatch.setattr(evaluate_module, "LOGITS", 3 * 261 * 4)  # parts of four positions
     assert evaluate(model, text, chunk=10)["nll"] == pytest.approx(golden["nll"], rel=1e-12)
 
 

@@ -8,8 +8,7 @@ bits, by the UTF-8 bytes that the scored tokens stand for (special tokens stand 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sterna.errors import SternaError
-from sterna.progress import Progress
+from sterna.progress import Progress, counting
 from sterna.runtime.load import GOLDEN
 from sterna.runtime.runners import REFERENCE, FloatArray, IdArray, open_runner
 from sterna.runtime.text import open_text
@@ -27,7 +26,7 @@ from sterna.runtime.tokenizer import Tokenizer, check_ids, require
 CHUNK = 512
 MARGINS = (0.3, 0.1)  # of the reference's two largest logits, above which agreement is counted apart
 
-_LOGITS = 1 << 23  # logits held at a time
+LOGITS = 1 << 23  # logits held at a time
 _CHARACTERS = 1 << 16  # of text read at first; doubled while they give too few tokens
 _TAIL = 64  # tokens at the end of a partial read that the text after it might change
 
@@ -66,11 +65,11 @@ def evaluate(
         tokenizer = require(_tokenizer(path), path)
         chunks = _chunks(text, tokenizer, max_tokens=max_tokens, chunk=chunk, vocab=runner.vocab)
         score = _Score(tokenizer)
-        with _bar(progress, chunks, f"eval {device}") as count:
+        with counting(progress, total=sum(map(len, chunks)), label=f"eval {device}", unit="token") as count:
             for batch in _batches(chunks, runner.batch):
                 runner.reset(len(batch.ids))
                 for part in batch.parts(runner.vocab):
-                    score.add(part, _log_likelihoods(runner.run(part.ids), part.targets))
+                    score.add(part, log_likelihoods(runner.run(part.ids), part.targets))
                     count(part.positions)
     return {**score.result(), "positions": sum(map(len, chunks)), "device": device, "chunk": chunk}
 
@@ -119,14 +118,14 @@ def compare(
         tokenizer = require(_tokenizer(path), path)
         chunks = _chunks(text, tokenizer, max_tokens=max_tokens, chunk=chunk, vocab=runner.vocab)
         ours, theirs, agreement = _Score(tokenizer), _Score(tokenizer), _Agreement()
-        with _bar(progress, chunks, f"compare {device}") as count:
+        with counting(progress, total=sum(map(len, chunks)), label=f"compare {device}", unit="token") as count:
             for batch in _batches(chunks, runner.batch):
                 runner.reset(len(batch.ids))
                 yardstick.reset(len(batch.ids))
                 for part in batch.parts(runner.vocab):
                     logits, expected = runner.run(part.ids), yardstick.run(part.ids)
-                    ours.add(part, _log_likelihoods(logits, part.targets))
-                    theirs.add(part, _log_likelihoods(expected, part.targets))
+                    ours.add(part, log_likelihoods(logits, part.targets))
+                    theirs.add(part, log_likelihoods(expected, part.targets))
                     agreement.add(logits[part.read], expected[part.read])
                     count(part.positions)
     result, expectation = ours.result(), theirs.result()
@@ -145,19 +144,6 @@ def compare(
 
 def _tokenizer(path: str | Path) -> Tokenizer | None:
     return Tokenizer.open(path)
-
-
-@contextmanager
-def _bar(progress: Progress | None, chunks: list[Sequence[int]], label: str) -> Iterator[Callable[[int], object]]:
-    """The function that counts tokens; the bar is taken away at the end."""
-    if progress is None:
-        yield lambda tokens: None
-        return
-    bar = progress(total=sum(map(len, chunks)), label=label, unit="token")
-    try:
-        yield bar.update
-    finally:
-        bar.close()
 
 
 # --- the text --------------------------------------------------------------------------------------------------------
@@ -232,7 +218,7 @@ class _Batch:
     def parts(self, vocab: int) -> Iterator[_Part]:
         """The batch in parts whose logits are few enough to be held."""
         batch, time = self.ids.shape
-        step = max(1, _LOGITS // (batch * vocab))
+        step = max(1, LOGITS // (batch * vocab))
         for start in range(0, time, step):
             cut = np.s_[:, start : start + step]
             yield _Part(self.ids[cut], self.targets[cut], self.read[cut])
@@ -246,7 +232,7 @@ def _batches(chunks: Sequence[Sequence[int]], size: int) -> Iterator[_Batch]:
 # --- sums ------------------------------------------------------------------------------------------------------------
 
 
-def _log_likelihoods(logits: FloatArray, targets: IdArray) -> DoubleArray:
+def log_likelihoods(logits: FloatArray, targets: IdArray) -> DoubleArray:
     """Natural logarithms of the probabilities of the targets, [batch, n]; 0 where the target is -1."""
     values = logits.astype(np.float64)
     chosen = np.take_along_axis(values, np.maximum(targets, 0)[..., None], axis=-1)[..., 0]
