@@ -88,7 +88,10 @@ def test_memory_timing_changes_cycles_only(models, memory):
 def test_clamped_results_are_counted(models):
     """Binary points far too fine make residuals and products clamp; CoSimulation compares the counts."""
     model = models["tails"]
-    layers = tuple(dataclasses.replace(layer, product_frac=26, glu_frac=26) for layer in model.layers)
+    layers = tuple(
+        dataclasses.replace(layer, product_frac=26, glu=dataclasses.replace(layer.glu, glu_frac=26))
+        for layer in model.layers
+    )
     clamping = dataclasses.replace(model, residual_frac=22, layers=layers)
     trace = Trace()
     GoldenModel(clamping).step([1], trace=trace)

@@ -70,6 +70,17 @@ def make_tensors(*, hidden: int, layers: int, inner: int, vocab: int, seed: int)
     return tensors
 
 
+def without_reservoir(name: str, reservoir: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint with this ``reservoir`` table lacks the tensor ``name``."""
+    parts = name.split(".")
+    if parts[1] != "layers":
+        return False
+    layer, kind = int(parts[2]), parts[-2].removesuffix("_proj")
+    if layer in reservoir.get("mixer_only", ()) and parts[3] in ("mlp", "mlp_norm"):
+        return True
+    return layer in reservoir.get("fixed", {}).get(kind, ())
+
+
 def round_to(values: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[np.float32]:
     """``values`` rounded to the nearest "bfloat16", "float16" or "float32", as float32."""
     if dtype == "float16":
@@ -128,19 +139,23 @@ def write_checkpoint(
     dtype: str = "bfloat16",
     shards: int = 1,
     tokenizer: bool = True,
+    reservoir: Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | None = None,
     replace: Mapping[str, npt.NDArray[Any] | None] | None = None,
 ) -> Path:
     """Write a checkpoint directory and return its path.
 
-    ``config`` overrides keys of config.json (``...`` removes one); ``replace`` overrides tensors (None removes one);
-    more than one shard writes an index. The same sizes and seed always give the same weights.
+    ``reservoir`` is that table of config.json; the tensors that it makes needless are left out. ``config`` overrides
+    keys of config.json (``...`` removes one); ``replace`` overrides tensors (None removes one); more than one shard
+    writes an index. The same sizes and seed always give the same weights.
     """
     path.mkdir(parents=True, exist_ok=True)
-    keys = {**make_config(hidden=hidden, layers=layers, inner=inner, vocab=vocab), **(config or {})}
+    table = {"model_type": "hgrn_bit_reservoir", "reservoir": reservoir} if reservoir else {}
+    keys = {**make_config(hidden=hidden, layers=layers, inner=inner, vocab=vocab), **table, **(config or {})}
     keys = {key: value for key, value in keys.items() if value is not ...}
     (path / "config.json").write_text(json.dumps(keys, indent=2))
     tensors: dict[str, Any] = make_tensors(hidden=hidden, layers=layers, inner=inner, vocab=vocab, seed=seed)
+    tensors = {name: values for name, values in tensors.items() if not without_reservoir(name, reservoir or {})}
     tensors.update(replace or {})
     tensors = {name: tensors[name] for name in sorted(tensors) if tensors[name] is not None}
     if shards == 1:

@@ -116,7 +116,9 @@ def test_shifts_beyond_the_specification_are_refused(tmp_path, name, shift):
     if name == "embed_shift":
         model = dataclasses.replace(model, embed_shift=shift)
     else:
-        model = dataclasses.replace(model, layers=(dataclasses.replace(model.layers[0], **{name: shift}),))
+        layer = model.layers[0]
+        change = {name: shift} if name == "product_shift" else {"glu": dataclasses.replace(layer.glu, glu_shift=shift)}
+        model = dataclasses.replace(model, layers=(dataclasses.replace(layer, **change),))
     with pytest.raises(SternaError, match=f"right shift of {shift} bits, 0..47"):
         compile_model(model, preset("sim-small"))
 

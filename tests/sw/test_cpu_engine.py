@@ -78,7 +78,7 @@ def test_clamps_like_golden(tmp_path: Path) -> None:
             dataclasses.replace(
                 layer,
                 product_frac=26 if change == 0 else layer.product_frac,
-                glu_frac=24 if change == 1 else layer.glu_frac,
+                glu=dataclasses.replace(layer.glu, glu_frac=24) if change == 1 else layer.glu,
             )
             for layer in model.layers
         ]
@@ -111,7 +111,7 @@ def test_errors(tmp_path: Path) -> None:
             engine.step(token)
     packed = np.array(model.head.packed)
     packed[-1, -1] = 243
-    broken = dataclasses.replace(model, head=dataclasses.replace(model.head, packed=packed))
+    broken = dataclasses.replace(model, head=dataclasses.replace(model.head, source=lambda: packed))
     with pytest.raises(SternaError, match=r"head projection .* no trit code"):
         CpuEngine(broken)
 

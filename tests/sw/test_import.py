@@ -46,10 +46,10 @@ def check_model(model, tensors):
     pairs = [(model.head, "lm_head")]
     for index, layer in enumerate(model.layers):
         prefix = f"model.layers.{index}"
-        pairs += [(getattr(layer, ours), f"{prefix}.{theirs}") for ours, theirs in PROJECTIONS.items()]
+        pairs += [(layer.projections[ours], f"{prefix}.{theirs}") for ours, theirs in PROJECTIONS.items()]
         assert np.array_equal(layer.attn_norm, tensors[f"{prefix}.attn_norm.weight"])
         assert np.array_equal(layer.g_norm, tensors[f"{prefix}.attn.g_norm.weight"])
-        assert np.array_equal(layer.mlp_norm, tensors[f"{prefix}.mlp_norm.weight"])
+        assert np.array_equal(layer.glu.mlp_norm, tensors[f"{prefix}.mlp_norm.weight"])
     for projection, name in pairs:
         beta, trits = ternary(tensors[f"{name}.weight"])
         assert projection.beta == np.float32(beta), name
@@ -112,7 +112,7 @@ def test_ties_round_to_even_and_tiny_tensors_keep_the_floor(tmp_path):
 def test_gate_rows_come_before_up_rows(tmp_path):
     weight = np.concatenate([np.full((53, 37), 1.0), np.full((53, 37), -1.0)]).astype(np.float32)
     model = imported(write_checkpoint(tmp_path / "s", **SIZES, replace={GATE: weight}), tmp_path / "model")
-    trits = model.layers[1].gate.trits()
+    trits = model.layers[1].glu.gate.trits()
     assert (trits[:53] == 1).all()
     assert (trits[53:] == -1).all()
 
@@ -244,7 +244,7 @@ def test_calibration_result_is_stored(tmp_path, monkeypatch):
     model = Model.open(tmp_path / "model")
     model.verify()
     assert model.residual_frac == 9
-    assert [(layer.product_frac, layer.glu_frac) for layer in model.layers] == [(8, 5), (7, 4), (6, 3)]
+    assert [(layer.product_frac, layer.glu.glu_frac) for layer in model.layers] == [(8, 5), (7, 4), (6, 3)]
     assert seen[0][0] == 37
     assert seen[0][1].endswith(".partial")
 

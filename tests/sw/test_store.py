@@ -46,13 +46,13 @@ def edit_header(path, change):
 def test_open_gives_every_part_with_its_shape(model_dir):
     model = Model.open(model_dir)
     assert (model.geometry.hidden, model.geometry.inner, model.path) == (37, 53, model_dir)
-    assert (model.residual_frac, model.layers[1].product_frac, model.layers[0].glu_frac) == (12, 14, 12)
+    assert (model.residual_frac, model.layers[1].product_frac, model.layers[0].glu.glu_frac) == (12, 14, 12)
     assert (model.bos_id, model.eos_id) == (0, 0)
     for layer in model.layers:
         for projection, rows, columns in (
             *((getattr(layer, name), 37, 37) for name in "figo"),
-            (layer.gate, 106, 37),
-            (layer.down, 37, 53),
+            (layer.glu.gate, 106, 37),
+            (layer.glu.down, 37, 53),
         ):
             assert (projection.rows, projection.columns) == (rows, columns)
             assert projection.packed.shape == (rows, -(-columns // 5))
@@ -61,7 +61,7 @@ def test_open_gives_every_part_with_its_shape(model_dir):
             assert projection.norm.shape == (columns,)
             assert isinstance(projection.beta, float)
         assert layer.lower_bound.dtype == np.uint16
-        assert layer.attn_norm.shape == layer.g_norm.shape == layer.mlp_norm.shape == (37,)
+        assert layer.attn_norm.shape == layer.g_norm.shape == layer.glu.mlp_norm.shape == (37,)
         assert layer.attn_norm.dtype == np.float32
     assert (model.head.rows, model.head.columns) == (101, 37)
     with pytest.raises(ValueError, match="read-only"):
@@ -71,7 +71,7 @@ def test_open_gives_every_part_with_its_shape(model_dir):
 def test_published_library_reads_the_weights_and_arrays_are_aligned(model_dir):
     model = Model.open(model_dir)
     with safe_open(model_dir / "model.safetensors", framework="np") as file:
-        assert np.array_equal(file.get_tensor("layers.1.down.trits"), model.layers[1].down.packed)
+        assert np.array_equal(file.get_tensor("layers.1.down.trits"), model.layers[1].glu.down.packed)
         assert np.array_equal(file.get_tensor("layers.0.g.norm"), model.layers[0].g.norm)
         assert float(file.get_tensor("head.beta")) == model.head.beta
     data = (model_dir / "model.safetensors").read_bytes()
@@ -260,13 +260,13 @@ def test_a_key_that_stands_twice_is_refused(model_dir):
 
 def test_summary_counts_trits_without_the_filling(model_dir):
     model = Model.open(model_dir)
-    trits = model.layers[1].down.trits()
-    assert trit_counts(model.layers[1].down) == tuple(int((trits == value).sum()) for value in (-1, 0, 1))
+    trits = model.layers[1].glu.down.trits()
+    assert trit_counts(model.layers[1].glu.down) == tuple(int((trits == value).sum()) for value in (-1, 0, 1))
     summary = summarise(model)
     assert summary["weight_bytes"] == IntegerModel.from_model(model).weight_bytes
     assert sum(group["weights"] for group in summary["trits"].values()) == summary["ternary_weights"]
     tensors = make_tensors(**SIZES)
     assert summary["parameters"] == sum(values.size for values in tensors.values())
-    gate = np.concatenate([layer.gate.trits() for layer in model.layers])
+    gate = np.concatenate([layer.glu.gate.trits() for layer in model.layers])
     assert summary["trits"]["gate"]["0"] == pytest.approx((gate == 0).mean())
     assert summary["tokenizer"] == "tokenizer.json"

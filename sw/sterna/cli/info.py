@@ -72,7 +72,8 @@ def _text(summary: dict[str, Any]) -> str:
         f"source        {summary['source']}",
         f"geometry      hidden {sizes['hidden']}, layers {sizes['layers']}, inner {sizes['inner']}, "
         f"vocabulary {sizes['vocab']}, norm epsilon {sizes['rms_eps']:g}",
-        f"parameters    {summary['parameters']:,} ({summary['ternary_weights']:,} ternary)",
+        f"parameters    {summary['parameters']:,} "
+        f"({summary['ternary_weights'] - summary['generated_weights']:,} ternary)",
         f"bytes         {summary['bytes']:,} on disk; {token_bytes:,} of trits at five a byte are read for a token",
         f"embedding     {summary['embedding']['dtype']}, {summary['embedding']['frac']} fractional bits as int16",
         f"binary points residual {points['residual_frac']}; product {_range(points['product_frac'])}; "
@@ -80,6 +81,8 @@ def _text(summary: dict[str, Any]) -> str:
         f"tokenizer     {summary['tokenizer'] or 'none'}; begin {summary['bos_id']}, end {summary['eos_id']}",
         "trits             -1      0      1   weights",
     ]
+    if "reservoir" in sizes:
+        lines[3:3] = _reservoir(summary)
     for name, share in summary["trits"].items():
         columns = "".join(f"{100 * share[trit]:6.1f}%" for trit in ("-1", "0", "1"))
         lines.append(f"  {name:<12}{columns}   {share['weights']:,}")
@@ -93,6 +96,37 @@ def _text(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _range(values: list[int]) -> str:
+def _reservoir(summary: dict[str, Any]) -> list[str]:
+    """What a reservoir model has instead of stored weights."""
+    reservoir = summary["geometry"]["reservoir"]
+    every, stored = summary["weight_bytes"], summary["stored_weight_bytes"]
+    streams = "one stream a kind" if reservoir["shared"] else "each layer its own stream"
+    fixed = "; ".join(f"{kind} in {_layers(layers)}" for kind, layers in reservoir["fixed"].items() if layers)
+    return [
+        f"reservoir     seed {reservoir['seed']}, {streams}; {summary['generated_weights']:,} weights generated",
+        f"  fixed       {fixed or 'none'}",
+        f"  mixer only  {_layers(reservoir['mixer_only']) if reservoir['mixer_only'] else 'none'}",
+        f"  a token     reads {stored:,} bytes of trits with a generator at hand, {every:,} without "
+        f"({100 * (1 - stored / every):.1f} % less)",
+    ]
+
+
+def _layers(layers: list[int]) -> str:
+    """Layer numbers in order, runs as first-last."""
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and runs[-1][-1] == layer - 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    return ("layer " if len(layers) == 1 else "layers ") + ", ".join(
+        str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs
+    )
+
+
+def _range(entries: list[int | None]) -> str:
+    values = [entry for entry in entries if entry is not None]
+    if not values:
+        return "none"
     low, high = min(values), max(values)
     return str(low) if low == high else f"{low}..{high}"

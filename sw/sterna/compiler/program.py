@@ -10,7 +10,7 @@ import numpy as np
 from sterna.compiler.layout import ColumnBlocks, tile_words
 from sterna.errors import SternaError
 from sterna.model.geometry import Geometry
-from sterna.model.integer import IntegerLayer, IntegerModel, IntegerProjection, NormVector
+from sterna.model.integer import IntegerGLU, IntegerLayer, IntegerModel, IntegerProjection, NormVector
 from sterna.spec.config import HardwareConfig
 from sterna.spec.isa import Opcode, RowOp, encode
 from sterna.spec.numerics import MAX_SHIFT, IntArray
@@ -84,7 +84,8 @@ class ProgramWriter:
         place, model, geometry = self.place, self.model, self.model.geometry
         for index, layer in enumerate(model.layers):
             yield from self._attention(index, layer)
-            yield from self._mlp(layer)
+            if layer.glu is not None:
+                yield from self._mlp(layer.glu)
         yield from self._sumsq(place.residual, geometry.hidden, model.norm)
         yield from self._quant(place.residual, model.head)
         yield from self._matmul(model.head, RowOp.LOGIT)
@@ -105,23 +106,23 @@ class ProgramWriter:
         yield from self._quant(place.work, layer.o)
         yield from self._matmul(layer.o, RowOp.RESIDUAL, source=place.residual, target=place.residual)
 
-    def _mlp(self, layer: IntegerLayer) -> Iterator[bytes]:
+    def _mlp(self, glu: IntegerGLU) -> Iterator[bytes]:
         place, geometry = self.place, self.model.geometry
         inner = geometry.inner
-        yield from self._sumsq(place.residual, geometry.hidden, layer.mlp_norm)
-        yield from self._quant(place.residual, layer.gate)
-        yield from self._matmul(layer.gate, RowOp.SILU, rows=range(inner), target=place.work)
+        yield from self._sumsq(place.residual, geometry.hidden, glu.mlp_norm)
+        yield from self._quant(place.residual, glu.gate)
+        yield from self._matmul(glu.gate, RowOp.SILU, rows=range(inner), target=place.work)
         yield from self._matmul(
-            layer.gate,
+            glu.gate,
             RowOp.MUL,
             rows=range(inner, 2 * inner),
             source=place.work,
             target=place.work,
-            shift=layer.glu_shift,
+            shift=glu.glu_shift,
         )
         yield from self._sumsq(place.work, inner, None)
-        yield from self._quant(place.work, layer.down)
-        yield from self._matmul(layer.down, RowOp.RESIDUAL, source=place.residual, target=place.residual)
+        yield from self._quant(place.work, glu.down)
+        yield from self._matmul(glu.down, RowOp.RESIDUAL, source=place.residual, target=place.residual)
 
     def _sumsq(self, source: int, count: int, norm: NormVector | None) -> Iterator[bytes]:
         if norm is not None:

@@ -87,9 +87,9 @@ class CpuEngine:
         clamped = tokens.embed(np.ascontiguousarray(elements), model.embed_shift, x)
         scratch = (self._coefficients, self._y, self._clamped, self._split)
         for layer, h in zip(self._layers, self._state, strict=True):
-            clamped += tokens.layer(
-                x, h, layer.vectors, layer.down_norm, layer.constants, layer.shifts, layer.weights, *scratch
-            )
+            clamped += tokens.mixer(x, h, *layer.mixer, *scratch)
+            if layer.glu:
+                clamped += tokens.glu(x, *layer.glu, *scratch)
         values = np.empty(model.geometry.vocab, np.int64)
         clamped += tokens.head(
             x,
@@ -109,25 +109,32 @@ class CpuEngine:
 
 
 class _Layer:
-    """The constants of one layer in the form that the kernels take."""
+    """The constants of one layer as the kernels ``mixer`` and ``glu`` take them."""
 
     def __init__(self, layer: IntegerLayer) -> None:
-        projections = [layer.f, layer.i, layer.g, layer.o, layer.gate, layer.down]
-        self.vectors: IntArray = np.empty((9, layer.f.columns), np.int64)
-        self.vectors[tokens.ATTN_NORM] = layer.attn_norm.mantissa
-        self.vectors[tokens.F_NORM] = layer.f.weight_norm
-        self.vectors[tokens.I_NORM] = layer.i.weight_norm
-        self.vectors[tokens.G_NORM] = layer.g.weight_norm
-        self.vectors[tokens.LOWER_BOUND] = layer.lower_bound
-        self.vectors[tokens.OUT_NORM] = layer.g_norm.mantissa
-        self.vectors[tokens.O_NORM] = layer.o.weight_norm
-        self.vectors[tokens.MLP_NORM] = layer.mlp_norm.mantissa
-        self.vectors[tokens.GATE_NORM] = layer.gate.weight_norm
-        self.down_norm = layer.down.weight_norm
-        self.constants = _constants(projections)
-        self.shifts = (layer.product_shift, layer.glu_shift)
-        names = ("f", "i", "g", "o", "gate", "down")
-        self.weights = tuple(_packed(p, name) for p, name in zip(projections, names, strict=True))
+        vectors: IntArray = np.empty((7, layer.f.columns), np.int64)
+        vectors[tokens.ATTN_NORM] = layer.attn_norm.mantissa
+        vectors[tokens.F_NORM] = layer.f.weight_norm
+        vectors[tokens.I_NORM] = layer.i.weight_norm
+        vectors[tokens.G_NORM] = layer.g.weight_norm
+        vectors[tokens.LOWER_BOUND] = layer.lower_bound
+        vectors[tokens.OUT_NORM] = layer.g_norm.mantissa
+        vectors[tokens.O_NORM] = layer.o.weight_norm
+        weights = {name: _packed(projection, name) for name, projection in layer.projections.items()}
+        self.mixer = (
+            vectors,
+            _constants([layer.f, layer.i, layer.g, layer.o]),
+            layer.product_shift,
+            tuple(weights[name] for name in ("f", "i", "g", "o")),
+        )
+        self.glu: tuple[IntArray, IntArray, IntArray, int, tuple[matvec.Bytes, ...]] | None = None
+        if layer.glu is not None:
+            gate, down = layer.glu.gate, layer.glu.down
+            norms = np.empty((2, gate.columns), np.int64)
+            norms[tokens.MLP_NORM] = layer.glu.mlp_norm.mantissa
+            norms[tokens.GATE_NORM] = gate.weight_norm
+            pair = (weights["gate"], weights["down"])
+            self.glu = (norms, down.weight_norm, _constants([gate, down]), layer.glu.glu_shift, pair)
 
 
 def _constants(projections: list[IntegerProjection]) -> IntArray:

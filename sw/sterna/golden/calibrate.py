@@ -22,7 +22,7 @@ class BinaryPoints(TypedDict):
 
     residual_frac: int
     product_frac: list[int]
-    glu_frac: list[int]
+    glu_frac: list[int | None]  # None in mixer-only layers
 
 
 def calibrate(model: Model, *, ids: IntArray | None = None) -> BinaryPoints:
@@ -55,11 +55,13 @@ def _choose(model: Model, ids: IntArray) -> BinaryPoints:
         for name, values in trace.results:
             largest[name] = max(largest.get(name, 0), int(np.max(np.abs(values))))
     residual = max(value for name, value in largest.items() if name == "embedding" or name.endswith("residual"))
-    layers = range(len(model.layers))
+    layers = list(enumerate(model.layers))
     return {
         "residual_frac": _frac(residual, model.residual_frac),
-        "product_frac": [_frac(largest[f"layer {n} output gate"], model.layers[n].product_frac) for n in layers],
-        "glu_frac": [_frac(largest[f"layer {n} gated"], model.layers[n].glu_frac) for n in layers],
+        "product_frac": [_frac(largest[f"layer {n} output gate"], layer.product_frac) for n, layer in layers],
+        "glu_frac": [
+            _frac(largest[f"layer {n} gated"], layer.glu.glu_frac) if layer.glu else None for n, layer in layers
+        ],
     }
 
 
@@ -71,7 +73,11 @@ def _frac(largest: int, frac: int) -> int:
 
 def _with_fracs(model: Model, chosen: BinaryPoints) -> Model:
     layers = tuple(
-        dataclasses.replace(layer, product_frac=product, glu_frac=glu)
-        for layer, product, glu in zip(model.layers, chosen["product_frac"], chosen["glu_frac"], strict=True)
+        dataclasses.replace(
+            layer,
+            product_frac=product,
+            glu=dataclasses.replace(layer.glu, glu_frac=frac) if layer.glu and frac is not None else None,
+        )
+        for layer, product, frac in zip(model.layers, chosen["product_frac"], chosen["glu_frac"], strict=True)
     )
     return dataclasses.replace(model, residual_frac=chosen["residual_frac"], layers=layers)

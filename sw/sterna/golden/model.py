@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from sterna.errors import SternaError
 from sterna.golden import rows
-from sterna.model.integer import IntegerModel, IntegerProjection, NormVector
+from sterna.model.integer import IntegerGLU, IntegerModel, IntegerProjection, NormVector
 from sterna.model.store import Model
 from sterna.spec import numerics, packing
 from sterna.spec.numerics import BoolArray, IntArray
@@ -98,24 +98,30 @@ class GoldenModel:
             x, clamped_x = rows.residual(y, x)
             trace.add(f"{name} attention residual", x, clamped | clamped_x)
 
-            quantised = self._quantise(x, layer.gate, _sum_of_squares(x, layer.mlp_norm), rows.squares(x))
-            y, clamped = self._rows(layer.gate, quantised)
-            gate, up = np.split(y, 2, axis=-1)
-            gate = rows.gate_silu(gate)
-            product, clamped_product = rows.multiply(up, gate, layer.glu_shift)
-            clamped_gate, clamped_up = np.split(clamped, 2, axis=-1)
-            trace.add(f"{name} gate", gate, clamped_gate)
-            trace.add(f"{name} gated", product, clamped_up | clamped_product)
-
-            quantised = self._quantise(product, layer.down, rows.squares(product), rows.squares(x))
-            y, clamped = self._rows(layer.down, quantised)
-            x, clamped_x = rows.residual(y, x)
-            trace.add(f"{name} residual", x, clamped | clamped_x)
+            if layer.glu is not None:
+                x = self._glu(name, layer.glu, x, trace)
 
         quantised = self._quantise(x, m.head, _sum_of_squares(x, m.norm), rows.squares(x))
         logits, clamped = self._rows(m.head, quantised)
         trace.add("logits", logits, clamped)
         return logits
+
+    def _glu(self, name: str, glu: IntegerGLU, x: IntArray, trace: Trace) -> IntArray:
+        """The residual after the gated linear unit; x int64 [batch, hidden]."""
+        quantised = self._quantise(x, glu.gate, _sum_of_squares(x, glu.mlp_norm), rows.squares(x))
+        y, clamped = self._rows(glu.gate, quantised)
+        gate, up = np.split(y, 2, axis=-1)
+        gate = rows.gate_silu(gate)
+        product, clamped_product = rows.multiply(up, gate, glu.glu_shift)
+        clamped_gate, clamped_up = np.split(clamped, 2, axis=-1)
+        trace.add(f"{name} gate", gate, clamped_gate)
+        trace.add(f"{name} gated", product, clamped_up | clamped_product)
+
+        quantised = self._quantise(product, glu.down, rows.squares(product), rows.squares(x))
+        y, clamped = self._rows(glu.down, quantised)
+        x, clamped_x = rows.residual(y, x)
+        trace.add(f"{name} residual", x, clamped | clamped_x)
+        return x
 
     def _quantise(self, w: IntArray, projection: IntegerProjection, s1: IntArray, s2: IntArray) -> _Quantised:
         """QUANT: w int64 [batch, columns], sums of squares [batch]."""
@@ -145,7 +151,7 @@ class GoldenModel:
 
     def _matrix(self, projection: IntegerProjection) -> npt.NDArray[np.float32]:
         """Trits as float32 [columns, rows], unpacked once."""
-        key = id(projection)
+        key = id(projection.packed)  # projections that share trits share this array
         if key not in self._trits:
             trits = packing.unpack(np.asarray(projection.packed), projection.columns)
             self._trits[key] = np.ascontiguousarray(trits.T, np.float32)

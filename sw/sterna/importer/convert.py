@@ -1,4 +1,4 @@
-"""From a Hugging Face ``hgrn_bit`` checkpoint to a stored model, tensor by tensor.
+"""From a Hugging Face ``hgrn_bit`` or ``hgrn_bit_reservoir`` checkpoint to a stored model, tensor by tensor.
 
 The model is written into a temporary directory beside the target and renamed when complete, so that the target is
 either the whole model or not there. Every tensor is checked by name and shape before the first one is read.
@@ -69,6 +69,11 @@ def import_checkpoint(
     _check_target(source, target, overwrite=overwrite)
     tensors = checkpoint.open_tensors(source, allow_pickle=allow_pickle)
     lower_bounds = uses_lower_bounds(config)
+    for name in sorted(layout.absent_sources(geometry) & tensors.keys()):
+        raise SternaError(
+            f"tensor {name} has no place: by the reservoir of config.json its weights are generated, or its layer has "
+            "no GLU; use the config.json that belongs to these weights"
+        )
     ignored = _check_tensors(tensors, layout.source_shapes(geometry, lower_bounds=lower_bounds))
     tokenizer, copies = checkpoint.tokenizer_files(source)
     manifest = Manifest(
@@ -80,7 +85,7 @@ def import_checkpoint(
         embedding_frac=0,
         residual_frac=RESIDUAL_FRAC,
         product_frac=(PRODUCT_FRAC,) * geometry.layers,
-        glu_frac=(GLU_FRAC,) * geometry.layers,
+        glu_frac=tuple(GLU_FRAC if layer in geometry.glu_layers else None for layer in range(geometry.layers)),
         tokenizer=tokenizer,
     )
     with disk_errors(target), temporary(target) as directory:
@@ -219,6 +224,9 @@ def _write_embedding(source: _Source, target: _Target) -> int:
 
 
 def _write_projection(plan: layout.ProjectionPlan, source: _Source, target: _Target) -> None:
+    target.write(f"{plan.stored}.norm", source.whole(f"{plan.source}.norm.weight"))
+    if plan.stream is not None:
+        return
     name = f"{plan.source}.weight"
     bits = source.bits(name)
     beta = quantise.absolute_mean(source.blocks(name, bits))
@@ -226,7 +234,6 @@ def _write_projection(plan: layout.ProjectionPlan, source: _Source, target: _Tar
     for block in source.blocks(name, bits):
         target.write(f"{plan.stored}.trits", pack(quantise.ternarise(block, beta)))
         source.count(block.size * bits.itemsize)
-    target.write(f"{plan.stored}.norm", source.whole(f"{plan.source}.norm.weight"))
 
 
 def _calibrated(manifest: Manifest, directory: Path) -> Manifest:

@@ -1,4 +1,4 @@
-"""The sizes of a model, and the reading of them from the ``config.json`` of an ``hgrn_bit`` checkpoint."""
+"""The sizes of a model, and the reading of them from the ``config.json`` of a checkpoint."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from sterna.errors import SternaError
-from sterna.model.reservoir import RESERVOIR_MODEL_TYPE
+from sterna.model.reservoir import RESERVOIR_MODEL_TYPE, Reservoir
 
 MODEL_TYPE = "hgrn_bit"
 INNER_MULTIPLE = 256  # the default GLU width is rounded up to this
@@ -33,8 +33,12 @@ _FIXED: dict[str, tuple[Any, ...]] = {
 class Geometry:
     """Sizes of a model; every one a positive integer, none needs to be a multiple of anything.
 
+    Three counts belong to it: ``ternary_weights`` work in a token, ``generated_weights`` of them are computed from
+    their address, and ``parameters`` are stored, every one of which is trained.
+
     Raises:
-        SternaError: a size is not positive, or a row would be longer than the row sum can hold.
+        SternaError: a size is not positive, a row would be longer than the row sum can hold, or the reservoir names a
+            layer that does not exist.
     """
 
     hidden: int  # d: width of the residual and of the recurrent state
@@ -42,6 +46,7 @@ class Geometry:
     inner: int  # width of the GLU
     vocab: int
     rms_eps: float  # of the block norms; the norms inside the projections have their own constant
+    reservoir: Reservoir | None = None  # which weights are generated, which layers lack a GLU (docs/reservoir.md)
 
     def __post_init__(self) -> None:
         for name in ("hidden", "layers", "inner", "vocab"):
@@ -56,22 +61,58 @@ class Geometry:
         eps = self.rms_eps
         if not isinstance(eps, int | float) or isinstance(eps, bool) or not 0 < eps < 1:
             raise SternaError(f"geometry: rms_eps must be a number between 0 and 1, not {eps!r}")
+        if self.reservoir is not None:
+            self.reservoir.check(self.layers)
+
+    @property
+    def glu_layers(self) -> tuple[int, ...]:
+        """The layers that have a GLU."""
+        without = self.reservoir.mixer_only if self.reservoir else ()
+        return tuple(layer for layer in range(self.layers) if layer not in without)
+
+    def stream(self, kind: str, layer: int) -> int | None:
+        """The generator's stream for a projection (a name of ``generator.KINDS``), None if its trits are stored."""
+        return self.reservoir.stream(kind, layer) if self.reservoir else None
 
     @property
     def ternary_weights(self) -> int:
-        """Weights that are stored as trits: all projections and the head."""
-        layer = 4 * self.hidden * self.hidden + 3 * self.hidden * self.inner
-        return self.layers * layer + self.vocab * self.hidden
+        """Trits that a token uses, stored and generated: all projections and the head."""
+        square = self.hidden * self.hidden
+        return 4 * self.layers * square + 3 * len(self.glu_layers) * self.hidden * self.inner + self.vocab * self.hidden
+
+    @property
+    def generated_weights(self) -> int:
+        """Those of the ``ternary_weights`` that are neither trained nor stored; layers that share them count each."""
+        square, product = self.hidden * self.hidden, self.hidden * self.inner
+        sizes = {"f": square, "i": square, "g": square, "o": square, "gate": 2 * product, "down": product}
+        fixed = self.reservoir.fixed if self.reservoir else {}
+        return sum(len(layers) * sizes[kind] for kind, layers in fixed.items())
 
     @property
     def parameters(self) -> int:
-        """All parameters: trits, embedding, norm weights and lower bounds."""
-        norms = self.layers * (3 * self.hidden + 5 * self.hidden + self.inner) + 2 * self.hidden
-        return self.ternary_weights + self.vocab * self.hidden + norms + self.layers * self.hidden
+        """All that is stored, which is all that is trained: trits, embedding, norm weights and lower bounds."""
+        norms = self.layers * 6 * self.hidden + len(self.glu_layers) * (2 * self.hidden + self.inner) + 2 * self.hidden
+        stored = self.ternary_weights - self.generated_weights
+        return stored + self.vocab * self.hidden + norms + self.layers * self.hidden
 
-    def to_dict(self) -> dict[str, int | float]:
-        """The fields by name, as ``sterna.json`` holds them."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name, as ``sterna.json`` holds them: JSON values, ``reservoir`` only where there is one."""
+        sizes = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "reservoir"}
+        return sizes | ({"reservoir": self.reservoir.to_dict()} if self.reservoir else {})
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Geometry:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            SternaError: a key is missing, unknown, or has an impossible value.
+        """
+        names = {field.name for field in fields(cls)}
+        wrong = names - values.keys() - {"reservoir"} | values.keys() - names
+        if wrong:
+            raise SternaError(f"geometry lacks or should not have the key {min(wrong)}")
+        reservoir = values.get("reservoir")
+        return cls(**{**values, "reservoir": None if reservoir is None else Reservoir.from_dict(reservoir)})
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Geometry:
@@ -102,6 +143,7 @@ class Geometry:
             inner=inner,
             vocab=_size(config, "vocab_size"),
             rms_eps=float(eps),
+            reservoir=Reservoir.from_dict(config["reservoir"]) if "reservoir" in config else None,
         )
 
 

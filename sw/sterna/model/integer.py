@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sterna.errors import SternaError
 from sterna.model.geometry import Geometry
-from sterna.model.store import Embedding, Layer, Model, Projection
+from sterna.model.store import GLU, Embedding, Layer, Model, Projection
 from sterna.spec import numerics
 from sterna.spec.numerics import IntArray, ScaleConstants
 from sterna.spec.packing import trit_bytes
@@ -49,11 +49,22 @@ class IntegerProjection:
     columns: int
     weight_norm: IntArray
     constants: ScaleConstants
+    generated: bool = False  # its trits can be computed instead of read
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of the trits at five a byte, without any padding: the floor of what a token must read."""
         return trit_bytes(self.rows * self.columns)
+
+
+@dataclass(frozen=True)
+class IntegerGLU:
+    """All integer constants of the gated linear unit of a layer."""
+
+    mlp_norm: NormVector
+    gate: IntegerProjection
+    glu_shift: int
+    down: IntegerProjection
 
 
 @dataclass(frozen=True)
@@ -68,10 +79,13 @@ class IntegerLayer:
     product_shift: int
     g_norm: NormVector
     o: IntegerProjection
-    mlp_norm: NormVector
-    gate: IntegerProjection
-    glu_shift: int
-    down: IntegerProjection
+    glu: IntegerGLU | None  # None: a mixer-only layer of a reservoir model
+
+    @property
+    def projections(self) -> dict[str, IntegerProjection]:
+        """Those that the layer has, by the names of ``layout.LAYER_PROJECTIONS``, in the order of a token."""
+        own = {"f": self.f, "i": self.i, "g": self.g, "o": self.o}
+        return own | ({"gate": self.glu.gate, "down": self.glu.down} if self.glu else {})
 
 
 @dataclass(frozen=True)
@@ -108,9 +122,17 @@ class IntegerModel:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of all trits that one token uses, unpadded."""
-        projections = [p for layer in self.layers for p in (layer.f, layer.i, layer.g, layer.o, layer.gate, layer.down)]
-        return sum(p.weight_bytes for p in [*projections, self.head])
+        """Bytes of all trits that one token uses, unpadded: what it reads where nothing generates trits."""
+        return sum(p.weight_bytes for p in self._projections)
+
+    @property
+    def stored_weight_bytes(self) -> int:
+        """Those of the ``weight_bytes`` that a token reads where fixed projections are generated on the way."""
+        return sum(p.weight_bytes for p in self._projections if not p.generated)
+
+    @property
+    def _projections(self) -> list[IntegerProjection]:
+        return [*(p for layer in self.layers for p in layer.projections.values()), self.head]
 
 
 def _f64(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
@@ -118,8 +140,8 @@ def _f64(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
 
 
 def _integer_layer(layer: Layer, eps: float, frac: int) -> IntegerLayer:
-    attn, mlp, out = _f64(layer.attn_norm), _f64(layer.mlp_norm), _f64(layer.g_norm)
-    attn_norm, mlp_norm, g_norm = (NormVector.from_floats(n) for n in (attn, mlp, out))
+    attn, out = _f64(layer.attn_norm), _f64(layer.g_norm)
+    attn_norm, g_norm = NormVector.from_floats(attn), NormVector.from_floats(out)
     gate_in = numerics.GATE_IN_FRAC
     return IntegerLayer(
         attn_norm=attn_norm,
@@ -131,10 +153,18 @@ def _integer_layer(layer: Layer, eps: float, frac: int) -> IntegerLayer:
         g_norm=g_norm,
         # The block norm of v is over the gate projection y_g; its root cancels, its epsilon does not.
         o=_projection(layer.o, out, g_norm, layer.product_frac, gate_in, eps, frac),
+        glu=_integer_glu(layer.glu, eps, frac) if layer.glu else None,
+    )
+
+
+def _integer_glu(glu: GLU, eps: float, frac: int) -> IntegerGLU:
+    norm = _f64(glu.mlp_norm)
+    mlp_norm, gate_in = NormVector.from_floats(norm), numerics.GATE_IN_FRAC
+    return IntegerGLU(
         mlp_norm=mlp_norm,
-        gate=_projection(layer.gate, mlp, mlp_norm, frac, frac, eps, gate_in),
-        glu_shift=2 * gate_in - layer.glu_frac,
-        down=_projection(layer.down, None, None, layer.glu_frac, None, None, frac),
+        gate=_projection(glu.gate, norm, mlp_norm, frac, frac, eps, gate_in),
+        glu_shift=2 * gate_in - glu.glu_frac,
+        down=_projection(glu.down, None, None, glu.glu_frac, None, None, frac),
     )
 
 
@@ -171,6 +201,7 @@ def _projection(
         rows=projection.rows,
         columns=projection.columns,
         weight_norm=combined.mantissa,
+        generated=projection.generated,
         constants=ScaleConstants(
             eps_mantissa=eps_mantissa,
             eps_shift=eps_shift,

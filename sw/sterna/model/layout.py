@@ -5,7 +5,7 @@ One table serves the importer, the reader of stored models and docs/model-format
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sterna.model.geometry import Geometry
 from sterna.model.tensorfile import TensorSpec
@@ -22,7 +22,9 @@ LAYER_PROJECTIONS = {  # stored name in a layer: (source name in a layer, rows, 
     "gate": ("mlp.gate_proj", "2*inner", "hidden"),
     "down": ("mlp.down_proj", "hidden", "inner"),
 }
+GLU_PROJECTIONS = ("gate", "down")
 LAYER_NORMS = {"attn_norm": "attn_norm.weight", "g_norm": "attn.g_norm.weight", "mlp_norm": "mlp_norm.weight"}
+GLU_NORMS = ("mlp_norm",)
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class ProjectionPlan:
     source: str
     rows: int
     columns: int
+    stream: int | None = None  # of a fixed projection, which has no weight, trits or scale: where its trits come from
 
     @property
     def packed_columns(self) -> int:
@@ -44,9 +47,16 @@ def projections(geometry: Geometry) -> list[ProjectionPlan]:
     """All projections in the order of a token; the head is the last."""
     sizes = {"hidden": geometry.hidden, "inner": geometry.inner, "2*inner": 2 * geometry.inner}
     plans = [
-        ProjectionPlan(f"layers.{layer}.{name}", f"model.layers.{layer}.{source}", sizes[rows], sizes[columns])
+        ProjectionPlan(
+            f"layers.{layer}.{name}",
+            f"model.layers.{layer}.{source}",
+            sizes[rows],
+            sizes[columns],
+            geometry.stream(name, layer),
+        )
         for layer in range(geometry.layers)
         for name, (source, rows, columns) in LAYER_PROJECTIONS.items()
+        if name not in GLU_PROJECTIONS or layer in geometry.glu_layers
     ]
     return [*plans, ProjectionPlan("head", "lm_head", geometry.vocab, geometry.hidden)]
 
@@ -57,6 +67,7 @@ def block_norms(geometry: Geometry) -> dict[str, str]:
         f"layers.{layer}.{name}": f"model.layers.{layer}.{source}"
         for layer in range(geometry.layers)
         for name, source in LAYER_NORMS.items()
+        if name not in GLU_NORMS or layer in geometry.glu_layers
     }
     return {**norms, "norm": "model.norm.weight"}
 
@@ -68,9 +79,16 @@ def source_shapes(geometry: Geometry, *, lower_bounds: bool) -> dict[str, tuple[
         shapes[LOWER_BOUNDS_SOURCE] = (geometry.layers, geometry.hidden)
     shapes.update(dict.fromkeys(block_norms(geometry).values(), (geometry.hidden,)))
     for plan in projections(geometry):
-        shapes[f"{plan.source}.weight"] = (plan.rows, plan.columns)
+        if plan.stream is None:
+            shapes[f"{plan.source}.weight"] = (plan.rows, plan.columns)
         shapes[f"{plan.source}.norm.weight"] = (plan.columns,)
     return shapes
+
+
+def absent_sources(geometry: Geometry) -> set[str]:
+    """Tensors that the checkpoint would have without a reservoir, and must not have with it."""
+    ordinary = source_shapes(replace(geometry, reservoir=None), lower_bounds=False)
+    return ordinary.keys() - source_shapes(geometry, lower_bounds=False).keys()
 
 
 def stored_specs(geometry: Geometry, *, embedding_dtype: str) -> dict[str, TensorSpec]:
@@ -81,7 +99,8 @@ def stored_specs(geometry: Geometry, *, embedding_dtype: str) -> dict[str, Tenso
     for layer in range(geometry.layers):
         specs[f"layers.{layer}.lower_bound"] = TensorSpec("U16", (geometry.hidden,))
     for plan in projections(geometry):
-        specs[f"{plan.stored}.trits"] = TensorSpec("U8", (plan.rows, plan.packed_columns))
-        specs[f"{plan.stored}.beta"] = TensorSpec("F32", ())
+        if plan.stream is None:
+            specs[f"{plan.stored}.trits"] = TensorSpec("U8", (plan.rows, plan.packed_columns))
+            specs[f"{plan.stored}.beta"] = TensorSpec("F32", ())
         specs[f"{plan.stored}.norm"] = TensorSpec("F32", (plan.columns,))
     return specs

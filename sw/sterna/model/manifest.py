@@ -45,7 +45,7 @@ class Manifest:
     embedding_frac: int
     residual_frac: int = RESIDUAL_FRAC
     product_frac: tuple[int, ...]  # one a layer
-    glu_frac: tuple[int, ...]  # one a layer
+    glu_frac: tuple[int | None, ...]  # one a layer, None where it has no GLU
     tokenizer: str | None  # file name, None if the checkpoint had none
     tensors: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of the bytes of each tensor
     files: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of each file copied beside
@@ -53,17 +53,22 @@ class Manifest:
     def __post_init__(self) -> None:
         layers = self.geometry.layers
         _check_frac("residual_frac", self.residual_frac)
-        for name, values in (("product_frac", self.product_frac), ("glu_frac", self.glu_frac)):
+        present = {"product_frac": range(layers), "glu_frac": self.geometry.glu_layers}
+        for name, having in present.items():
+            values = getattr(self, name)
             if len(values) != layers:
                 raise SternaError(
                     f"{MANIFEST_FILE}: {name} has {len(values)} entries for {layers} layers; import again"
                 )
-            for value in values:
-                _check_frac(name, value)
+            for layer, value in enumerate(values):
+                if layer in having:
+                    _check_frac(name, value)
+                elif value is not None:
+                    raise SternaError(f"{MANIFEST_FILE}: {name} must be null in the mixer-only layer {layer}")
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object, with the checksum of the rest under ``checksum``."""
-        content = {"format": FORMAT, "version": FORMAT_VERSION, **asdict(self)}
+        content = {"format": FORMAT, "version": FORMAT_VERSION, **asdict(self), "geometry": self.geometry.to_dict()}
         content["product_frac"], content["glu_frac"] = list(self.product_frac), list(self.glu_frac)
         return {**content, "checksum": checksum(content)}
 
@@ -93,12 +98,10 @@ class Manifest:
         for name, (holds, what) in _CHECKS.items():
             if not holds(values[name]):
                 raise SternaError(f"{MANIFEST_FILE}: {name} must be {what}; import the checkpoint again")
-        unknown = values["geometry"].keys() ^ {entry.name for entry in fields(Geometry)}
-        if unknown:
-            raise SternaError(
-                f"{MANIFEST_FILE}: geometry lacks or should not have the key {min(unknown)}; import again"
-            )
-        values["geometry"] = Geometry(**values["geometry"])
+        try:
+            values["geometry"] = Geometry.from_dict(values["geometry"])
+        except SternaError as error:
+            raise SternaError(f"{MANIFEST_FILE}: {error}; import the checkpoint again") from error
         values["product_frac"], values["glu_frac"] = tuple(values["product_frac"]), tuple(values["glu_frac"])
         return cls(**values)
 

@@ -72,6 +72,10 @@ class Reservoir:
         """Whether the trits of this projection are generated."""
         return layer in self.fixed.get(kind, ())
 
+    def stream(self, kind: str, layer: int) -> int | None:
+        """Where the trits of a projection come from: a stream of the generator, None if they are no generated ones."""
+        return generator.stream(kind, layer, shared=self.shared) if self.is_fixed(kind, layer) else None
+
     def packed(self, kind: str, layer: int, rows: int, columns: int) -> npt.NDArray[np.uint8]:
         """Generated trits of a fixed projection, uint8 [rows, ceil(columns / 5)]."""
         stream = generator.stream(kind, layer, shared=self.shared)

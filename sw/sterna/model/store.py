@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +18,29 @@ from sterna.model.dtypes import SHORT_NAMES, FloatArray, to_float32
 from sterna.model.geometry import Geometry
 from sterna.model.manifest import WEIGHTS_FILE, Manifest, verify_manifest
 from sterna.model.tensorfile import TensorFile
+from sterna.spec.generator import fixed_beta, fixed_rows
 from sterna.spec.packing import unpack
 
 _CHUNK = 1 << 22  # bytes hashed at a time
+
+Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
 class Projection:
     """A BitLinear: ternary weights, their scale and the weights of the norm before them."""
 
-    packed: npt.NDArray[np.uint8]  # [rows, ceil(columns/5)], spec.packing
+    rows: int  # outputs
     columns: int
     beta: float  # exactly a float32
     norm: FloatArray  # [columns]
+    source: Callable[[], Bytes]  # maps or generates the packed trits
+    generated: bool = False  # a fixed projection of a reservoir model: no file holds its trits
 
-    @property
-    def rows(self) -> int:
-        """Outputs."""
-        return int(self.packed.shape[0])
+    @cached_property
+    def packed(self) -> Bytes:
+        """Trits, uint8 [rows, ceil(columns/5)], spec.packing; read-only, made at the first use if generated."""
+        return self.source()
 
     def trits(self) -> npt.NDArray[np.int8]:
         """The weights as int8 [rows, columns] in -1..1.
@@ -42,6 +49,16 @@ class Projection:
             SternaError: a byte is no trit code.
         """
         return unpack(self.packed, self.columns)
+
+
+@dataclass(frozen=True, eq=False)
+class GLU:
+    """The gated linear unit of a layer; ``mlp_norm`` float32 [hidden]."""
+
+    mlp_norm: FloatArray
+    gate: Projection  # 2 * inner rows: gate, then up
+    down: Projection
+    glu_frac: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,11 +72,14 @@ class Layer:
     g: Projection
     o: Projection
     g_norm: FloatArray
-    mlp_norm: FloatArray
-    gate: Projection  # 2 * inner rows: gate, then up
-    down: Projection
     product_frac: int
-    glu_frac: int
+    glu: GLU | None  # None: a mixer-only layer of a reservoir model
+
+    @property
+    def projections(self) -> dict[str, Projection]:
+        """Those that the layer has, by the names of ``layout.LAYER_PROJECTIONS``, in the order of a token."""
+        own = {"f": self.f, "i": self.i, "g": self.g, "o": self.o}
+        return own | ({"gate": self.glu.gate, "down": self.glu.down} if self.glu else {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,15 +139,7 @@ class Model:
             raise SternaError(f"there is no model directory {path}; make one with 'sterna import CHECKPOINT MODEL'")
         manifest = Manifest.read(path)
         file = _open_tensors(path, manifest)
-        projections = {
-            plan.stored: Projection(
-                packed=file.array(f"{plan.stored}.trits"),
-                columns=plan.columns,
-                beta=_beta(file, plan.stored),
-                norm=file.array(f"{plan.stored}.norm"),
-            )
-            for plan in layout.projections(manifest.geometry)
-        }
+        projections = _projections(file, manifest.geometry)
         return cls(
             geometry=manifest.geometry,
             embedding=Embedding(file.array(layout.EMBEDDING), manifest.embedding_dtype, manifest.embedding_frac),
@@ -187,6 +199,32 @@ def _open_tensors(path: Path, manifest: Manifest) -> TensorFile:
     return file
 
 
+def _projections(file: TensorFile, geometry: Geometry) -> dict[str, Projection]:
+    """All projections by their stored names; those that share generated trits share one array."""
+    reservoir = geometry.reservoir
+
+    @cache
+    def generated(stream: int, rows: int, columns: int) -> Bytes:
+        assert reservoir is not None  # else no plan has a stream
+        packed = fixed_rows(reservoir.seed, stream, range(rows), columns)
+        packed.flags.writeable = False
+        return packed
+
+    return {
+        plan.stored: Projection(
+            rows=plan.rows,
+            columns=plan.columns,
+            beta=_beta(file, plan.stored) if plan.stream is None else fixed_beta(plan.columns),
+            norm=file.array(f"{plan.stored}.norm"),
+            source=partial(file.array, f"{plan.stored}.trits")
+            if plan.stream is None
+            else partial(generated, plan.stream, plan.rows, plan.columns),
+            generated=plan.stream is not None,
+        )
+        for plan in layout.projections(geometry)
+    }
+
+
 def _beta(file: TensorFile, stored: str) -> float:
     beta = float(file.array(f"{stored}.beta"))
     if not 0 < beta < float("inf"):
@@ -204,11 +242,19 @@ def _layer(index: int, manifest: Manifest, file: TensorFile, projections: dict[s
         g=projections[f"{prefix}.g"],
         o=projections[f"{prefix}.o"],
         g_norm=file.array(f"{prefix}.g_norm"),
+        product_frac=manifest.product_frac[index],
+        glu=_glu(prefix, manifest.glu_frac[index], file, projections),
+    )
+
+
+def _glu(prefix: str, frac: int | None, file: TensorFile, projections: dict[str, Projection]) -> GLU | None:
+    if frac is None:  # the manifest has it exactly for the layers with a GLU
+        return None
+    return GLU(
         mlp_norm=file.array(f"{prefix}.mlp_norm"),
         gate=projections[f"{prefix}.gate"],
         down=projections[f"{prefix}.down"],
-        product_frac=manifest.product_frac[index],
-        glu_frac=manifest.glu_frac[index],
+        glu_frac=frac,
     )
 
 

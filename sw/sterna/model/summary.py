@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from sterna.model.layout import LAYER_PROJECTIONS
 from sterna.model.store import Model, Projection
 from sterna.spec.packing import CODES, TRITS_PER_BYTE, code_table, trit_bytes, unpack
 
@@ -34,11 +33,16 @@ def summarise(model: Model) -> dict[str, Any]:
     """What `sterna info` shows, as plain JSON values.
 
     ``trits`` gives for each projection type the share of -1, 0 and 1 over all layers; ``weight_bytes`` the bytes
-    of all trits at five a byte, unpadded, which is what one token reads at least (IntegerModel.weight_bytes).
+    of all trits at five a byte, unpadded, which is what one token reads at least, and ``stored_weight_bytes`` what is
+    left of that where fixed projections are generated on the way (the properties of these names of IntegerModel).
     """
     manifest = model.manifest()
-    groups = {name: [getattr(layer, name) for layer in model.layers] for name in LAYER_PROJECTIONS}
+    groups: dict[str, list[Projection]] = {}
+    for layer in model.layers:
+        for name, projection in layer.projections.items():
+            groups.setdefault(name, []).append(projection)
     groups["head"] = [model.head]
+    every = [projection for group in groups.values() for projection in group]
     trits = {}
     for name, projections in groups.items():
         counts = np.sum([trit_counts(projection) for projection in projections], axis=0)
@@ -50,13 +54,15 @@ def summarise(model: Model) -> dict[str, Any]:
         "geometry": model.geometry.to_dict(),
         "parameters": model.geometry.parameters,
         "ternary_weights": model.geometry.ternary_weights,
+        "generated_weights": model.geometry.generated_weights,
         "bytes": sum(file.stat().st_size for file in model.path.iterdir()),
-        "weight_bytes": sum(trit_bytes(p.rows * p.columns) for group in groups.values() for p in group),
+        "weight_bytes": sum(trit_bytes(p.rows * p.columns) for p in every),
+        "stored_weight_bytes": sum(trit_bytes(p.rows * p.columns) for p in every if not p.generated),
         "embedding": {"dtype": model.embedding.dtype, "frac": model.embedding.frac},
         "binary_points": {
             "residual_frac": model.residual_frac,
             "product_frac": [layer.product_frac for layer in model.layers],
-            "glu_frac": [layer.glu_frac for layer in model.layers],
+            "glu_frac": [layer.glu.glu_frac if layer.glu else None for layer in model.layers],
         },
         "bos_id": model.bos_id,
         "eos_id": model.eos_id,

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from sterna.engines.engine import Resumable
 from sterna.errors import SternaError
+from sterna.model.layout import LAYER_PROJECTIONS
 from sterna.model.store import Model, Projection
 from sterna.runtime.load import GOLDEN, devices, load
 from sterna.spec.numerics import LOGIT_FRAC
@@ -41,7 +42,7 @@ class Runner(Protocol):
 
     @property
     def state(self) -> StateArray | None:
-        """Recurrent state of the running sequences, a copy; None where a device does not let it be read and set."""
+        """Recurrent state of the running sequences, a copy; None where a device of batch 1 does not show it."""
         ...
 
     def resume(self, state: StateArray) -> None:
@@ -194,6 +195,7 @@ def load_float(path: str | Path) -> Any:
         num_hidden_layers=sizes.layers,
         intermediate_size=sizes.inner,
         rms_norm_eps=sizes.rms_eps,
+        reservoir=sizes.reservoir,
     )
 
     def tensor(values: npt.NDArray[Any]) -> torch.Tensor:
@@ -216,17 +218,12 @@ def load_float(path: str | Path) -> Any:
         prefix = f"model.layers.{index}"
         weights[f"{prefix}.attn_norm.weight"] = tensor(layer.attn_norm)
         weights[f"{prefix}.attn.g_norm.weight"] = tensor(layer.g_norm)
-        weights[f"{prefix}.mlp_norm.weight"] = tensor(layer.mlp_norm)
-        for name, projection in (
-            ("attn.f_proj", layer.f),
-            ("attn.i_proj", layer.i),
-            ("attn.g_proj", layer.g),
-            ("attn.o_proj", layer.o),
-            ("mlp.gate_proj", layer.gate),
-            ("mlp.down_proj", layer.down),
-        ):
-            weights[f"{prefix}.{name}.norm.weight"] = tensor(projection.norm)
-            projections[f"{prefix}.{name}"] = projection
+        if layer.glu is not None:
+            weights[f"{prefix}.mlp_norm.weight"] = tensor(layer.glu.mlp_norm)
+        for kind, projection in layer.projections.items():
+            name = f"{prefix}.{LAYER_PROJECTIONS[kind][0]}"
+            weights[f"{name}.norm.weight"] = tensor(projection.norm)
+            projections[name] = projection
     with torch.device("meta"):  # the weights that freezing replaces take no memory
         model = HGRNBitForCausalLM(config)
     model.load_state_dict(weights, assign=True, strict=False)

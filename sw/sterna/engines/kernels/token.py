@@ -11,10 +11,12 @@ from sterna.engines.kernels.projection import Bytes, Coefficients, Flags, normed
 from sterna.spec import numerics
 from sterna.spec.numerics import IntArray
 
-# Rows of ``vectors`` of a layer.
-ATTN_NORM, F_NORM, I_NORM, G_NORM, LOWER_BOUND, OUT_NORM, O_NORM, MLP_NORM, GATE_NORM = range(9)
-# Rows of ``constants`` of a layer; the columns are the fields of ScaleConstants in order.
-F_SCALE, I_SCALE, G_SCALE, O_SCALE, GATE_SCALE, DOWN_SCALE = range(6)
+# Rows of ``vectors`` of a token mixer, and of a GLU.
+ATTN_NORM, F_NORM, I_NORM, G_NORM, LOWER_BOUND, OUT_NORM, O_NORM = range(7)
+MLP_NORM, GATE_NORM = range(2)
+# Rows of ``constants`` of a token mixer, and of a GLU; the columns are the fields of ScaleConstants in order.
+F_SCALE, I_SCALE, G_SCALE, O_SCALE = range(4)
+GATE_SCALE, DOWN_SCALE = range(2)
 
 _STATE_SHIFT = numerics.STATE_FRAC - numerics.GATE_IN_FRAC  # from a gate input's binary point to the state's
 
@@ -41,35 +43,33 @@ def _residual(y: IntArray, x: IntArray, clamped: Flags) -> int:
 
 
 @compiled
-def layer(
+def mixer(
     x: IntArray,
     h: IntArray,
     vectors: IntArray,
-    down_norm: IntArray,
     constants: IntArray,
-    shifts: tuple[int, int],
+    shift: int,
     weights: tuple[Bytes, ...],
     coefficients: Coefficients,
     y: IntArray,
     clamped: Flags,
     split: tuple[int, int],
 ) -> int:
-    """One layer of a token; returns how many row results were clamped.
+    """The token mixer of a layer, which is all of a mixer-only one; returns how many row results were clamped.
 
     Args:
         x: Residual, int64 [hidden], updated.
         h: Recurrent state, int64 [hidden], updated.
-        vectors: int64 [9, hidden], see ATTN_NORM and the names after it.
-        down_norm: Norm weights of down, int64 [inner].
-        constants: int64 [6, 5], see F_SCALE and the names after it.
-        shifts: Right shifts of the output-gate product and of the gated product.
-        weights: Packed trits of f, i, g, o, gate and down.
+        vectors: int64 [7, hidden], see ATTN_NORM and the names after it.
+        constants: int64 [4, 5], see F_SCALE and the names after it.
+        shift: Right shift of the output-gate product.
+        weights: Packed trits of f, i, g and o.
         coefficients: Scratch of :func:`project`.
-        y: Scratch, int64 [at least max(2 * inner, 2 * hidden)].
+        y: Scratch, int64 [at least max(2 * hidden, inner + max(inner, hidden))].
         clamped: Scratch, bool, as long as ``y``.
         split: See :func:`project`.
     """
-    hidden, inner = x.shape[0], down_norm.shape[0]
+    hidden = x.shape[0]
     count = 0
     y_d, f = y[:hidden], y[hidden : 2 * hidden]
     s1, s2 = normed_squares(x, vectors[ATTN_NORM]), squares(x)
@@ -89,25 +89,54 @@ def layer(
     s2 = squares(y_d)
     for n in range(hidden):
         swish = round_shift(h[n] * sigma(round_shift(h[n], _STATE_SHIFT)), GATE_FRAC)
-        exact = round_shift(y_d[n] * swish, shifts[0])
+        exact = round_shift(y_d[n] * swish, shift)
         f[n] = clamp(exact)
         count += clamped[n] or f[n] != exact
     s1 = normed_squares(f, vectors[OUT_NORM])
     project(f, vectors[O_NORM], s1, s2, constants[O_SCALE], weights[3], coefficients, y_d, clamped, split)
-    count += _residual(y_d, x, clamped)
+    return count + _residual(y_d, x, clamped)
 
+
+@compiled
+def glu(
+    x: IntArray,
+    vectors: IntArray,
+    down_norm: IntArray,
+    constants: IntArray,
+    shift: int,
+    weights: tuple[Bytes, ...],
+    coefficients: Coefficients,
+    y: IntArray,
+    clamped: Flags,
+    split: tuple[int, int],
+) -> int:
+    """The gated linear unit of a layer; returns how many row results were clamped.
+
+    Args:
+        x: Residual, int64 [hidden], updated.
+        vectors: int64 [2, hidden], see MLP_NORM and GATE_NORM.
+        down_norm: Norm weights of down, int64 [inner].
+        constants: int64 [2, 5], see GATE_SCALE and DOWN_SCALE.
+        shift: Right shift of the gated product.
+        weights: Packed trits of gate and down.
+        coefficients: Scratch, like what follows, as of :func:`mixer`.
+        y: Scratch.
+        clamped: Scratch.
+        split: See :func:`project`.
+    """
+    hidden, inner = x.shape[0], down_norm.shape[0]
+    count = 0
     s1, s2 = normed_squares(x, vectors[MLP_NORM]), squares(x)
     gate_up, gated = y[: 2 * inner], y[:inner]
-    project(x, vectors[GATE_NORM], s1, s2, constants[GATE_SCALE], weights[4], coefficients, gate_up, clamped, split)
+    project(x, vectors[GATE_NORM], s1, s2, constants[GATE_SCALE], weights[0], coefficients, gate_up, clamped, split)
     for n in range(inner):
-        exact = round_shift(gate_up[inner + n] * silu(gate_up[n]), shifts[1])
+        exact = round_shift(gate_up[inner + n] * silu(gate_up[n]), shift)
         gated[n] = clamp(exact)
         count += clamped[n]
         count += clamped[inner + n] or gated[n] != exact
     y_d = y[inner : inner + hidden]
-    project(gated, down_norm, squares(gated), 0, constants[DOWN_SCALE], weights[5], coefficients, y_d, clamped, split)
-    count += _residual(y_d, x, clamped)
-    return count
+    project(gated, down_norm, squares(gated), 0, constants[DOWN_SCALE], weights[1], coefficients, y_d, clamped, split)
+    return count + _residual(y_d, x, clamped)
 
 
 @compiled
