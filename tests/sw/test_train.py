@@ -21,7 +21,8 @@ import torch
 from sterna.cli.training import add_arguments, run_train
 from sterna.errors import SternaError
 from sterna.reference import load_reference
-from sterna.train.config import TrainConfig, preset
+from sterna.train.config import TrainConfig
+from sterna.train.configfile import preset
 from sterna.train.data import TokenWindows, encode_file, load_tokens, read_documents, validation_chunks
 from sterna.train.evaluate import evaluate, piece_bytes
 from sterna.train.tokenizer import END_OF_TEXT, load_tokenizer, save_tokenizer, train_tokenizer
@@ -231,7 +232,7 @@ def test_bad_input_is_named(corpus: Path, tmp_path: Path) -> None:
         make(corpus, tmp_path, small)
     make(corpus, tmp_path).save_state()
     other = replace(CONFIG, model=replace(CONFIG.model, hidden_size=64))
-    with pytest.raises(SternaError, match="belongs to another model: hidden_size is 32 there"):
+    with pytest.raises(SternaError, match=r"belongs to another run: model\.hidden_size is 32 there, 64 here"):
         make(corpus, tmp_path, other).resume()
     (tmp_path / "state.pt").write_bytes(b"junk")
     with pytest.raises(SternaError, match="is not a training state"):

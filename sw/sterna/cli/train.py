@@ -7,7 +7,7 @@ import argparse
 from sterna.errors import SternaError
 
 NAME = "train"
-_MISSING = "training needs PyTorch, which is not installed ({}): pip install 'sterna[train]'"
+_MISSING = "training needs PyTorch and its companions, which are not installed ({}): pip install 'sterna[train]'"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], *, complete: bool) -> None:

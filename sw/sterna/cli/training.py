@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -17,10 +19,16 @@ from tqdm import tqdm
 
 from sterna.cli.progress import progress as progress_bar
 from sterna.errors import SternaError
-from sterna.train.config import PRESETS, TrainConfig, preset
+from sterna.train.config import Checkpointing, Parallelism, TrainConfig
+from sterna.train.configfile import PRESETS, build, preset_table, read_file, read_setting, to_toml
 from sterna.train.data import TokenWindows, encode_file, load_tokens, sample_documents
+from sterna.train.export import NOTES_FILE
+from sterna.train.files import write_text
+from sterna.train.log import Progress
+from sterna.train.parallel import Ranks, join
+from sterna.train.state import STATE_FILE
 from sterna.train.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
-from sterna.train.trainer import STATE_FILE, Progress, Trainer
+from sterna.train.trainer import Trainer
 
 __all__ = ["DESCRIPTION", "add_arguments", "run_train"]
 
@@ -32,85 +40,119 @@ is trained on them. Files ending in .npy are taken as tokens (uint16) and need -
 
   sterna train --train books.txt.xz --valid held-out.txt --out my-model --preset tiny
   sterna train --train a.xz b.xz --valid v.xz --out my-model --preset 30m --max-seconds 3600
+  sterna train --preset 125m --print-config > my.toml     # a config to start from
+  sterna train --config my.toml --set lr=3e-3 --set model.num_hidden_layers=16 --train a.npy --valid v.npy \\
+      --tokenizer tokenizer.json --out my-model
+  torchrun --nproc-per-node 2 -m sterna.cli.main train ...     # several GPUs or machines
 
-Ctrl-C saves the state; the same command with --resume goes on. The run ends when --tokens or --max-seconds is reached,
-whichever comes first, and the learning rate reaches its end at that moment."""
+A config is TOML with the keys of a preset; --set and the options below go over it, it goes over --preset.
 
+OUT/run holds config.toml, log.csv, loss.png, tokenizer and tokens, and state.pt to go on from. Ctrl-C and SIGTERM save
+the state; the same command with --resume goes on as if nothing had been, also after a kill, from the last save. The
+model, the data, the optimiser and the seed must be the same then; the budget, intervals and use of memory may differ.
+The run ends when --tokens or --max-seconds is reached, whichever comes first, and the learning rate reaches its end at
+that moment."""
+
+CONFIG_FILE = "config.toml"
 _BPE_BYTES = 20_000_000
+
+# Options that are settings by another name: option, key, type, help.
+_MODEL = (
+    ("--vocab-size", "model.vocab_size", int, "pieces of the tokenizer"),
+    ("--hidden-size", "model.hidden_size", int, "width of the model"),
+    ("--layers", "model.num_hidden_layers", int, "number of layers"),
+)
+_RUN = (
+    ("--tokens", "total_tokens", int, "training tokens"),
+    ("--max-seconds", "max_seconds", float, "training time, resumed runs added up"),
+    ("--context", "context", int, "tokens per training sequence"),
+    ("--batch", "batch", int, "sequences per optimiser step"),
+    ("--micro-batch", "micro_batch", int, "sequences per pass (less memory)"),
+    ("--lr", "lr", float, "peak learning rate"),
+    ("--warmup", "warmup", float, "fraction of the run in which the rate rises"),
+    ("--weight-decay", "weight_decay", float, "of ternary weights, in the first half of the run"),
+    ("--log-steps", "log_steps", int, "steps between log lines"),
+    ("--valid-steps", "valid_steps", int, "steps between validations"),
+    ("--seed", "seed", int, "of weights and data order"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `run_train` to `parser`."""
     files = parser.add_argument_group("files")
-    files.add_argument("--train", nargs="+", required=True, type=Path, metavar="FILE", help="training text or tokens")
-    files.add_argument("--valid", required=True, type=Path, metavar="FILE", help="held-out text or tokens")
-    files.add_argument("--out", required=True, type=Path, metavar="DIR", help="directory for the checkpoint")
+    files.add_argument("--train", nargs="+", type=Path, metavar="FILE", help="training text or tokens")
+    files.add_argument("--valid", type=Path, metavar="FILE", help="held-out text or tokens")
+    files.add_argument("--out", type=Path, metavar="DIR", help="directory for the checkpoint")
     files.add_argument("--tokenizer", type=Path, metavar="FILE", help="tokenizer.json to use (default: train one)")
     files.add_argument("--resume", action="store_true", help="continue from DIR/run/state.pt")
-    sizes = parser.add_argument_group("model (default: the preset's)")
-    sizes.add_argument("--preset", choices=sorted(PRESETS), default="tiny", help="sizes and schedule (default: tiny)")
-    sizes.add_argument("--vocab-size", type=int, metavar="N", help="pieces of the tokenizer")
-    sizes.add_argument("--hidden-size", type=int, metavar="N", help="width of the model")
-    sizes.add_argument("--layers", type=int, metavar="N", help="number of layers")
-    budget = parser.add_argument_group("budget and optimiser (default: the preset's)")
-    budget.add_argument("--tokens", type=int, metavar="N", help="training tokens")
-    budget.add_argument("--max-seconds", type=float, metavar="S", help="training time, resumed runs added up")
-    budget.add_argument("--context", type=int, metavar="N", help="tokens per training sequence")
-    budget.add_argument("--batch", type=int, metavar="N", help="sequences per optimiser step")
-    budget.add_argument("--micro-batch", type=int, metavar="N", help="sequences per pass (less memory)")
-    budget.add_argument("--lr", type=float, help="peak learning rate")
-    budget.add_argument("--warmup", type=float, metavar="F", help="fraction of the run in which the rate rises")
-    budget.add_argument("--weight-decay", type=float, help="of ternary weights, in the first half of the run")
-    budget.add_argument("--log-steps", type=int, metavar="N", help="steps between log lines")
-    budget.add_argument("--valid-steps", type=int, metavar="N", help="steps between validations")
-    budget.add_argument("--seed", type=int, help="of weights and data order")
+    settings = parser.add_argument_group("settings")
+    settings.add_argument("--preset", choices=PRESETS, help="sizes and schedule (default without --config: tiny)")
+    settings.add_argument("--config", type=Path, metavar="FILE", help="TOML; with --resume default DIR/run/config.toml")
+    settings.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one key of the config")
+    settings.add_argument("--print-config", action="store_true", help="print the whole config as TOML and end")
+    sizes = parser.add_argument_group("model (default: the config's)")
+    budget = parser.add_argument_group("budget and optimiser (default: the config's)")
+    for group, options in ((sizes, _MODEL), (budget, _RUN)):
+        for option, key, kind, text in options:
+            group.add_argument(option, dest=key, type=kind, metavar=kind.__name__[0].upper(), help=text)
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 or auto (default)")
     machine.add_argument("--bf16", action=argparse.BooleanOptionalAction, help="bfloat16 products (default: on CUDA)")
     machine.add_argument("--compile", action=argparse.BooleanOptionalAction, help="torch.compile (default: on CUDA)")
-    machine.add_argument("--max-shard-mb", type=float, metavar="MB", help="split the weights into files of this size")
-    machine.add_argument("--quiet", action="store_true", help="no progress bar")
-
-
-def _config(args: argparse.Namespace, *, cuda: bool) -> TrainConfig:
-    config = preset(
-        args.preset,
-        context=args.context,
-        batch=args.batch,
-        micro_batch=args.micro_batch if args.micro_batch or not args.batch else min(args.batch, _micro(args.preset)),
-        total_tokens=args.tokens,
-        max_seconds=args.max_seconds,
-        lr=args.lr,
-        warmup=args.warmup,
-        weight_decay=args.weight_decay,
-        log_steps=args.log_steps,
-        valid_steps=args.valid_steps,
-        seed=args.seed,
-        bf16=cuda if args.bf16 is None else args.bf16,
-        compile=cuda if args.compile is None else args.compile,
+    machine.add_argument("--checkpointing", choices=get_args(Checkpointing), help="compute again to save memory")
+    machine.add_argument(
+        "--parallel", choices=get_args(Parallelism), help="with torchrun: copies or shards of the model"
     )
-    sizes = {"vocab_size": args.vocab_size, "hidden_size": args.hidden_size, "num_hidden_layers": args.layers}
-    return replace(config, model=replace(config.model, **{k: v for k, v in sizes.items() if v is not None}))
+    machine.add_argument("--max-shard-mb", type=float, metavar="MB", help="split the weights into files of this size")
+    machine.add_argument("--no-score", action="store_true", help="do not score the checkpoint as written")
+    machine.add_argument("--quiet", action="store_true", help="no progress bar")
+    machine.add_argument("--json", action="store_true", help="print the notes of the checkpoint as JSON")
+
+
+def _config(args: argparse.Namespace) -> tuple[TrainConfig, bool]:
+    """The run that was asked for, and whether its vocabulary was asked for other than by a preset."""
+    file = args.config
+    if file is None and args.preset is None and args.resume and (args.out / "run" / CONFIG_FILE).is_file():
+        file = args.out / "run" / CONFIG_FILE
+    base = preset_table(args.preset or "tiny") if args.preset or file is None else {}
+    tables = [read_file(file)] if file is not None else []
+    tables += [read_setting(text) for text in args.set]
+    given = {key: getattr(args, key) for _, key, _, _ in (*_MODEL, *_RUN)}
+    given |= {key: getattr(args, key) for key in ("bf16", "compile", "checkpointing", "parallel")}
+    for key, value in given.items():
+        if value is not None:
+            group, _, name = key.rpartition(".")
+            tables.append({group: {name: value}} if group else {key: value})
+    named = [key for table in tables for key in (table, table.get("model", {}))]
+    micro = base.get("micro_batch")
+    if micro is not None and not any("micro_batch" in table for table in named):
+        batch = next((table["batch"] for table in reversed(tables) if "batch" in table), base["batch"])
+        base = base | {"micro_batch": min(micro, batch)}
+    return build(base, *tables, source=file and str(file)), any("vocab_size" in table for table in named)
 
 
 def _bar(*, quiet: bool, label: str, unit: str, total: int | None = None) -> Any:
     return tqdm(disable=True) if quiet else progress_bar(total=total, label=label, unit=unit)
 
 
-def _micro(name: str) -> int:
-    return PRESETS[name].micro_batch
-
-
-def _tokenizer(args: argparse.Namespace, work: Path, vocab_size: int) -> Tokenizer:
+def _tokenizer(args: argparse.Namespace, work: Path, vocab_size: int, *, reuse: bool) -> Tokenizer:
     if args.tokenizer is not None:
         return load_tokenizer(args.tokenizer)
-    if (work / "tokenizer.json").is_file() and args.resume:
+    if reuse and (work / "tokenizer.json").is_file():
         return load_tokenizer(work)
     if any(path.suffix == ".npy" for path in [*args.train, args.valid]):
         raise SternaError("token files (.npy) need --tokenizer, the tokenizer they were made with")
-    tokenizer = train_tokenizer(sample_documents(args.train, max_bytes=_BPE_BYTES), vocab_size=vocab_size)
+    with _bar(quiet=args.quiet, label="train the tokenizer", unit="text") as bar:
+        texts = sample_documents(args.train, max_bytes=_BPE_BYTES)
+        tokenizer = train_tokenizer(_counted(texts, bar), vocab_size=vocab_size)
     save_tokenizer(tokenizer, work)
     return tokenizer
+
+
+def _counted(items: Iterator[str], bar: Any) -> Iterator[str]:
+    for item in items:
+        yield item
+        bar.update(1)
 
 
 def _load(paths: Sequence[Path], tokenizer: Tokenizer, work: Path, *, reuse: bool, quiet: bool) -> list[np.ndarray]:
@@ -128,21 +170,51 @@ def _load(paths: Sequence[Path], tokenizer: Tokenizer, work: Path, *, reuse: boo
     return arrays
 
 
+@contextmanager
+def _stopping(trainer: Trainer) -> Iterator[list[int]]:
+    """Let SIGINT and SIGTERM end the run after its step; gives the list of the signals that came."""
+    came: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        came.append(number)
+        trainer.request_stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
 def run_train(args: argparse.Namespace) -> int:
-    """Run the command; return 0 when the budget was spent, 130 when Ctrl-C ended it early (the state is saved)."""
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
-    config = _config(args, cuda=device.startswith("cuda"))
+    """Run the command; return 0 when the budget was spent, 128 + the signal if one ended it (the state is saved)."""
+    if missing := [name for name in ("train", "valid", "out") if not args.print_config and not getattr(args, name)]:
+        raise SternaError(f"--{missing[0]} is missing; sterna train --help has examples")
+    config, own_vocabulary = _config(args)
+    if args.print_config:
+        print(to_toml(config), end="")
+        return 0
     for path in [*args.train, args.valid]:
         if not path.is_file():
             raise SternaError(f"no such file: {path}")
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
+    with join(device) as (ranks, device):
+        args.quiet = args.quiet or not ranks.leads
+        return _train(args, config, own_vocabulary=own_vocabulary, ranks=ranks, device=device)
+
+
+def _train(args: argparse.Namespace, config: TrainConfig, *, own_vocabulary: bool, ranks: Ranks, device: str) -> int:
     work = args.out / "run"
     if (work / STATE_FILE).exists() and not args.resume:
         raise SternaError(f"{work / STATE_FILE} is of an earlier run: add --resume to go on, or choose another --out")
     work.mkdir(parents=True, exist_ok=True)
-    tokenizer = _tokenizer(args, work, config.model.vocab_size)
-    if tokenizer.get_vocab_size() < config.model.vocab_size and args.vocab_size is None:
+    with ranks.first_alone():
+        reuse = args.resume or not ranks.leads  # the others find what the first made
+        tokenizer = _tokenizer(args, work, config.model.vocab_size, reuse=reuse)
+        data = _load([*args.train, args.valid], tokenizer, work, reuse=reuse, quiet=args.quiet)
+    if tokenizer.get_vocab_size() < config.model.vocab_size and not own_vocabulary:
         config = replace(config, model=replace(config.model, vocab_size=tokenizer.get_vocab_size()))
-    data = _load([*args.train, args.valid], tokenizer, work, reuse=args.resume, quiet=args.quiet)
     bar = _bar(quiet=args.quiet, label="train", unit="%", total=100)
 
     def show(progress: Progress) -> None:
@@ -151,8 +223,8 @@ def run_train(args: argparse.Namespace) -> int:
             bar.write(
                 f"step {progress.step}: {progress.tokens} tokens, validation {bits:.4f} bits per byte", file=sys.stderr
             )
-        text = f"{progress.train_nats:.3f} nats/token, {progress.tokens_per_second:.0f} token/s"
-        bar.set_postfix_str(text, refresh=sys.stderr.isatty())
+        speed = f"{progress.train_nats:.3f} nats/token, {progress.tokens_per_second:.0f} token/s"
+        bar.set_postfix_str(f"{speed}, {progress.memory_bytes / 1e9:.1f} GB", refresh=sys.stderr.isatty())
         bar.n = round(100 * progress.fraction, 1)
         bar.update(0)
 
@@ -164,20 +236,26 @@ def run_train(args: argparse.Namespace) -> int:
             valid=data[-1],
             out=work,
             device=device,
+            ranks=ranks,
             progress=show,
         )
         if args.resume:
             trainer.resume()
-        previous = signal.signal(signal.SIGINT, lambda *_: trainer.request_stop())
-        try:
+        if ranks.leads:
+            write_text(work / CONFIG_FILE, to_toml(trainer.config))
+        with _stopping(trainer) as signals:
             finished = trainer.run()
-        finally:
-            signal.signal(signal.SIGINT, previous or signal.SIG_DFL)
     if not finished:
-        print(f"stopped at step {trainer.step}, state saved; the same command with --resume goes on", file=sys.stderr)
-        return 130
+        if ranks.leads:
+            text = f"stopped at step {trainer.step}, state saved; the same command with --resume goes on"
+            print(text, file=sys.stderr)
+        return 128 + (signals[0] if signals else signal.SIGTERM)
     shard = None if args.max_shard_mb is None else int(args.max_shard_mb * 1e6)
     with _bar(quiet=args.quiet, label="score", unit="token", total=trainer.valid_tokens) as bar:
-        score = trainer.export(args.out, max_shard_bytes=shard, progress=bar.update)
-    print(f"{args.out}: {score.bits_per_byte:.4f} bits per byte over {score.tokens} held-out tokens")
+        score = trainer.export(args.out, max_shard_bytes=shard, score=not args.no_score, progress=bar.update)
+    if args.json and ranks.leads:
+        print(json.dumps(json.loads((args.out / NOTES_FILE).read_text(encoding="utf-8"))))
+    elif ranks.leads:
+        result = f": {score.bits_per_byte:.4f} bits per byte over {score.tokens} held-out tokens" if score else ""
+        print(f"{args.out}{result}")
     return 0

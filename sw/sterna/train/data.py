@@ -6,15 +6,17 @@ end-of-text id. It is memory-mapped, never read whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from sterna.errors import SternaError
 from sterna.runtime.text import open_text
-from sterna.train.tokenizer import END_OF_TEXT
+from sterna.train.files import atomic
+from sterna.train.tokenizer import END_OF_TEXT, check_pieces
 
 __all__ = ["TokenWindows", "encode_file", "load_tokens", "read_documents", "sample_documents", "validation_chunks"]
 
@@ -63,36 +65,41 @@ def encode_file(
     end_id = tokenizer.token_to_id(END_OF_TEXT)
     if end_id is None:
         raise SternaError(f"the tokenizer has no {END_OF_TEXT} piece")
-    parts: list[np.ndarray] = []
+    check_pieces(tokenizer, source="the tokenizer")
+    count = 0
+    with atomic(Path(out)) as stream:
+        _write_header(stream, 0)
+        for batch in _batches(read_documents(path)):
+            for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
+                stream.write(np.asarray([*encoding.ids, end_id], dtype=np.uint16).tobytes())
+                count += len(encoding.ids) + 1
+            if progress is not None:
+                progress(sum(len(document.encode()) for document in batch))
+        if not count:
+            raise SternaError(f"{path} holds no text")
+        stream.seek(0)
+        _write_header(stream, count)
+    return count
+
+
+def _write_header(stream: BinaryIO, count: int) -> None:
+    """Write the `.npy` header of uint16 [count]; its length does not depend on `count`."""
+    values = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint16)), "fortran_order": False, "shape": (count,)}
+    np.lib.format.write_array_header_1_0(stream, values)
+
+
+def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
+    """Documents in lists of about `_BATCH_CHARS` characters."""
     batch: list[str] = []
     chars = 0
-
-    def flush() -> None:
-        nonlocal chars
-        for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
-            parts.append(np.asarray([*encoding.ids, end_id], dtype=np.uint16))
-        if progress is not None:
-            progress(sum(len(document.encode()) for document in batch))
-        batch.clear()
-        chars = 0
-
-    for document in read_documents(path):
+    for document in documents:
         batch.append(document)
         chars += len(document)
         if chars >= _BATCH_CHARS:
-            flush()
+            yield batch
+            batch, chars = [], 0
     if batch:
-        flush()
-    if not parts:
-        raise SternaError(f"{path} holds no text")
-    tokens = np.concatenate(parts)
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(out.name + ".tmp")
-    with temporary.open("wb") as stream:
-        np.save(stream, tokens)
-    temporary.replace(out)
-    return int(tokens.size)
+        yield batch
 
 
 def load_tokens(path: str | Path, *, vocab_size: int | None = None) -> np.ndarray:
@@ -130,16 +137,21 @@ class TokenWindows:
         self._ends = np.cumsum(starts)
 
     @property
-    def tokens(self) -> int:
-        """Number of tokens in all arrays."""
-        return int(sum(part.size for part in self._tokens))
+    def sizes(self) -> list[int]:
+        """Number of tokens in each array that holds a window."""
+        return [int(part.size) for part in self._tokens]
 
-    def batch(self, step: int, *, size: int) -> np.ndarray:
-        """Return int64 [size, context + 1]: inputs are `[:, :-1]`, targets `[:, 1:]`."""
+    @property
+    def tokens(self) -> int:
+        """Number of tokens in all of them."""
+        return sum(self.sizes)
+
+    def batch(self, step: int, *, size: int, rows: slice = slice(None)) -> np.ndarray:
+        """Return int64 [size, context + 1], or these `rows` of it: inputs are `[:, :-1]`, targets `[:, 1:]`."""
         rng = np.random.default_rng((self._seed, step))
-        picks = rng.integers(0, int(self._ends[-1]), size=size)
+        picks = rng.integers(0, int(self._ends[-1]), size=size)[rows]
         parts = np.searchsorted(self._ends, picks, side="right")
-        out = np.empty((size, self._context + 1), dtype=np.int64)
+        out = np.empty((len(picks), self._context + 1), dtype=np.int64)
         for row, (pick, part) in enumerate(zip(picks, parts, strict=True)):
             start = int(pick - (self._ends[part - 1] if part else 0))
             out[row] = self._tokens[part][start : start + self._context + 1]

@@ -12,6 +12,7 @@ import torch
 
 from sterna.reference.modeling import HGRNBitForCausalLM
 from sterna.runtime.tokenizer import Tokenizer
+from sterna.train.parallel import Ranks
 
 __all__ = ["Likelihood", "evaluate", "piece_bytes"]
 
@@ -50,18 +51,27 @@ def evaluate(
     lengths: np.ndarray,
     batch: int,
     dtype: torch.dtype | None = None,
+    ranks: Ranks | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Likelihood:
     """Score `chunks` (int64 [n, context + 1], see `validation_chunks`), each from a zero state.
 
-    `lengths` is `piece_bytes`; `dtype` as in the model's `forward`; `progress` is called with the tokens of each batch.
+    `lengths` is `piece_bytes`; `dtype` as in the model's `forward`; with `ranks` the processes share the work and all
+    get the result; `progress` is called with the tokens of each batch.
     """
+    ranks = ranks or Ranks()
     device = model.model.norm.weight.device
     total = torch.zeros((), dtype=torch.float64, device=device)
-    for start in range(0, len(chunks), batch):
-        ids = torch.from_numpy(chunks[start : start + batch]).to(device)
-        total += model.loss(ids[:, :-1], ids[:, 1:], dtype=dtype).double() * ids[:, 1:].numel()
+    own = chunks[ranks.rank :: ranks.world]
+    # Processes that hold shards of one model must make the same number of passes; a surplus one counts nothing.
+    most = math.ceil(len(chunks) / ranks.world)
+    for start in range(0, most, batch):
+        rows = own[start : start + batch]
+        ids = torch.from_numpy(rows if len(rows) else chunks[:1]).to(device)
+        loss = model.loss(ids[:, :-1], ids[:, 1:], dtype=dtype).double()
+        total += loss * rows[:, 1:].size
         if progress is not None:
-            progress(ids[:, 1:].numel())
+            progress(rows[:, 1:].size)
     targets = chunks[:, 1:]
-    return Likelihood(nats=float(total), tokens=int(targets.size), bytes=int(lengths[targets].sum()))
+    nats = float(ranks.total(total))
+    return Likelihood(nats=nats, tokens=int(targets.size), bytes=int(lengths[targets].sum()))

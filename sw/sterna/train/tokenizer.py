@@ -12,8 +12,9 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from sterna.errors import SternaError
+from sterna.train.files import write_text
 
-__all__ = ["END_OF_TEXT", "END_OF_TEXT_ID", "load_tokenizer", "save_tokenizer", "train_tokenizer"]
+__all__ = ["END_OF_TEXT", "END_OF_TEXT_ID", "check_pieces", "load_tokenizer", "save_tokenizer", "train_tokenizer"]
 
 END_OF_TEXT = "<|endoftext|>"
 END_OF_TEXT_ID = 0
@@ -55,14 +56,19 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise SternaError(f"{path} is not a tokenizer.json: {error}") from error
-    if tokenizer.get_vocab_size() > _MAX_VOCAB:
-        raise SternaError(f"{path} has {tokenizer.get_vocab_size()} pieces, more than the {_MAX_VOCAB} of uint16 ids")
+    check_pieces(tokenizer, source=str(path))
     return tokenizer
+
+
+def check_pieces(tokenizer: Tokenizer, *, source: str) -> None:
+    """Refuse a tokenizer whose ids do not fit the uint16 of token files."""
+    if tokenizer.get_vocab_size() > _MAX_VOCAB:
+        raise SternaError(f"{source} has {tokenizer.get_vocab_size()} pieces, more than the {_MAX_VOCAB} of uint16 ids")
 
 
 def save_tokenizer(tokenizer: Tokenizer, directory: str | Path) -> Path:
     """Write `tokenizer.json` into `directory` and return its path."""
     path = Path(directory) / "tokenizer.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(path))
+    write_text(path, tokenizer.to_str(pretty=True))  # as its own save() does, but never half
     return path
