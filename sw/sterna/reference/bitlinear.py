@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sterna.errors import SternaError
+from sterna.reference.product import ternary_product
 from sterna.spec.generator import fixed_beta
 from sterna.spec.packing import unpack
 
@@ -47,42 +47,45 @@ def init_weight(weight: Tensor, std: float, generator: torch.Generator | None = 
 
 
 class _TernaryLinear(torch.autograd.Function):
-    """y = (T q) * beta / s with straight-through gradients: dy/du = beta T, dy/dW = outer(., q / s)."""
+    """y = (T q) * beta / s with straight-through gradients: dy/du = beta T, dy/dW = outer(., q / s).
+
+    What is kept is 8-bit. FusedBitLinear of flash-linear-attention computes the same, but keeps the normalised input
+    in bfloat16 or more, takes one norm for one projection only, and has no integer product.
+    """
 
     @staticmethod
     def forward(ctx: Any, u: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
         q, s = quantise_activations(u)
         trits, beta = ternarise(weight)
-        q, trits = q.to(dtype), trits.to(dtype)  # small integers: exact in bfloat16
-        y = F.linear(q, trits)
+        q, trits = q.to(torch.int8), trits.to(torch.int8)
         ctx.save_for_backward(q, s, trits, beta)
         ctx.dtypes = (u.dtype, weight.dtype)
-        return (y.to(u.dtype) * (beta / s)).to(dtype)
+        return ternary_product(q, trits, beta / s, dtype)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
         q, s, trits, beta = ctx.saved_tensors
         u_dtype, weight_dtype = ctx.dtypes
-        du = (dy @ trits).to(u_dtype) * beta
-        scaled = (dy.to(s.dtype) / s).to(q.dtype)
-        dweight = scaled.flatten(0, -2).t() @ q.flatten(0, -2)
+        du = (dy @ trits.to(dy.dtype)).to(u_dtype) * beta
+        x = (q.to(s.dtype) / s).to(dy.dtype)
+        dweight = dy.flatten(0, -2).t() @ x.flatten(0, -2)
         return du, dweight.to(weight_dtype), None
 
 
 class _FixedLinear(torch.autograd.Function):
-    """The product of `_TernaryLinear` with weights that have no gradient."""
+    """The product of `_TernaryLinear` with weights that have no gradient; `trits` may be int8 or of the type of u."""
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, trits: Tensor, beta: Tensor) -> Tensor:
+    def forward(ctx: Any, u: Tensor, trits: Tensor, beta: Tensor, dtype: torch.dtype) -> Tensor:
         q, s = quantise_activations(u)
         ctx.save_for_backward(trits, beta)
         ctx.dtype = u.dtype
-        return (F.linear(q.to(trits.dtype), trits).to(u.dtype) * (beta / s)).to(trits.dtype)
+        return ternary_product(q.to(torch.int8), trits, beta / s, dtype)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None, None]:
         trits, beta = ctx.saved_tensors
-        return (dy @ trits).to(ctx.dtype) * beta, None, None
+        return (dy @ trits.to(dy.dtype)).to(ctx.dtype) * beta, None, None, None
 
 
 class RMSNorm(nn.Module):
@@ -102,7 +105,7 @@ class RMSNorm(nn.Module):
 class BitLinear(nn.Module):
     """Ternary weights on 8-bit activations, with its own input norm. x [..., inputs] -> y [..., outputs].
 
-    `dtype` of `forward` is the type that the integer product runs in and that y has; None keeps the type of x. With
+    `dtype` of `forward` is the type of y and of the products of the backward pass; None keeps the type of x. With
     `fixed` the layer has no weights of its own: `generate` asks it for the packed trits, uint8 [outputs, inputs / 5].
     """
 
@@ -156,9 +159,15 @@ class BitLinear(nn.Module):
         if self.weight is not None:
             y = _TernaryLinear.apply(u, self.weight, dtype)  # type: ignore[no-untyped-call]  # torch: no types
             return y
-        assert self.trits is not None and self.beta is not None
-        cached = self._multiplier
-        if cached is None or cached.dtype != dtype or cached.device != u.device:
-            self._multiplier = cached = self.trits.to(u.device, dtype)
-        y = _FixedLinear.apply(u, cached, self.beta)  # type: ignore[no-untyped-call]  # torch: no types
+        y = _FixedLinear.apply(u, self._operand(u), self.beta, dtype)  # type: ignore[no-untyped-call]
         return y
+
+    def _operand(self, u: Tensor) -> Tensor:
+        """The trits in the type that the product wants: converted once for the inference on a CPU."""
+        assert self.trits is not None
+        if self.fixed is not None or u.is_cuda:
+            return self.trits
+        cached = self._multiplier
+        if cached is None or cached.dtype != u.dtype:
+            self._multiplier = cached = self.trits.to(u.dtype)
+        return cached

@@ -11,7 +11,7 @@ trits and scales.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -20,7 +20,9 @@ from torch import Tensor, nn
 
 from sterna.errors import SternaError
 from sterna.reference.bitlinear import BitLinear, RMSNorm, init_weight
+from sterna.reference.checkpointing import checkpointed, require_mode
 from sterna.reference.config import HGRNBitConfig
+from sterna.reference.loss import HeadLoss, chunked_loss, head_loss
 from sterna.reference.recurrence import mlgru
 
 __all__ = ["Block", "Body", "HGRNBitForCausalLM", "head_loss"]
@@ -76,11 +78,13 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """One layer: residual token mixer, then residual GLU. The residual keeps the type of the parameters.
 
-    A mixer-only layer of a reservoir model has no GLU and no norm before it.
+    A mixer-only layer of a reservoir model has no GLU and no norm before it. `checkpointing` is one of the modes of
+    `sterna.reference.checkpointing`.
     """
 
     def __init__(self, config: HGRNBitConfig, layer: int) -> None:
         super().__init__()
+        self.checkpointing = "none"
         self.attn_norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.attn = Attention(config, layer)
         self.mlp_norm: RMSNorm | None = None
@@ -98,6 +102,11 @@ class Block(nn.Module):
         mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """x [batch, time, d], forget floor [d], state [batch, d] -> (x, state) after the layer."""
+        return checkpointed(self.checkpointing, self._run, x, lower, state, dtype, mask)
+
+    def _run(
+        self, x: Tensor, lower: Tensor, state: Tensor, dtype: torch.dtype | None, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         mixed, state = self.attn(self.attn_norm(x), lower, state, dtype, mask)
         x = x + mixed
         if self.mlp is None or self.mlp_norm is None:
@@ -120,7 +129,7 @@ class Body(nn.Module):
         bounds = self.lower_bounds.softmax(dim=0).cumsum(dim=0)
         return bounds - bounds[0]
 
-    def forward(
+    def residual(
         self,
         ids: Tensor,
         state: Tensor,
@@ -128,7 +137,7 @@ class Body(nn.Module):
         dtype: torch.dtype | None = None,
         mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return (final norm [batch, time, d], state); see `HGRNBitForCausalLM.forward`."""
+        """Return (residual after the last block [batch, time, d], state); see `HGRNBitForCausalLM.forward`."""
         x = self.embeddings(ids)
         floors = self.forget_floors().unbind(0)
         states = []
@@ -139,13 +148,22 @@ class Body(nn.Module):
             states.append(after)
             if hidden is not None:
                 hidden.append(x)
+        return x, torch.stack(states)
+
+    def forward(
+        self,
+        ids: Tensor,
+        state: Tensor,
+        hidden: list[Tensor] | None = None,
+        dtype: torch.dtype | None = None,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return (final norm [batch, time, d], state); see `HGRNBitForCausalLM.forward`."""
+        x, state = self.residual(ids, state, hidden, dtype, mask)
         x = self.norm(x)
         if hidden is not None:
             hidden.append(x)
-        return x, torch.stack(states)
-
-
-HeadLoss = Callable[["BitLinear", Tensor, Tensor, torch.dtype | None], Tensor]
+        return x, state
 
 
 class HGRNBitForCausalLM(nn.Module):
@@ -224,15 +242,18 @@ class HGRNBitForCausalLM(nn.Module):
         x, state = self.model(ids, state, hidden, dtype, mask)
         return self.lm_head(x, dtype), state
 
+    def set_checkpointing(self, mode: str) -> None:
+        """Choose what the blocks keep for the backward pass: "none", "selective" or "full" (see `checkpointing`)."""
+        require_mode(mode)
+        for layer in self.model.layers:
+            layer.checkpointing = mode
+
     def loss(
-        self, ids: Tensor, targets: Tensor, *, dtype: torch.dtype | None = None, head: HeadLoss | None = None
+        self, ids: Tensor, targets: Tensor, *, dtype: torch.dtype | None = None, head: HeadLoss = head_loss
     ) -> Tensor:
-        """Mean negative log likelihood (nats) of `targets` [batch, time] after `ids`, from a zero state."""
-        x, _ = self.model(ids, self.initial_state(ids.shape[0]), dtype=dtype)
-        return (head or head_loss)(self.lm_head, x, targets, dtype)
+        """Mean negative log likelihood (nats) of `targets` [batch, time] after `ids`, from a zero state.
 
-
-def head_loss(head: BitLinear, x: Tensor, targets: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """Cross entropy of head(x) in the type of x; a function of its own so that it can be compiled as one unit."""
-    logits = head(x, dtype).to(x.dtype)
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        `head` is `head_loss` or that function compiled.
+        """
+        x, _ = self.model.residual(ids, self.initial_state(ids.shape[0]), dtype=dtype)
+        return chunked_loss(head, self.model.norm, self.lm_head, x.flatten(0, 1), targets.flatten(), dtype)
