@@ -1,12 +1,14 @@
 """HGRNBit under the names of Hugging Face transformers.
 
-Importing this module registers the model type `hgrn_bit`, so that `AutoModelForCausalLM.from_pretrained(directory)` and
-`generate` work on published checkpoints. It needs transformers; nothing else in the package does.
+Importing this module registers the model types `hgrn_bit` and `hgrn_bit_reservoir`, so that
+`AutoModelForCausalLM.from_pretrained(directory)` and `generate` work on published checkpoints and on those of the
+reservoir variant. It needs transformers; nothing else in the package does.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import torch
@@ -16,11 +18,19 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, Pret
 from transformers.utils import ModelOutput
 
 from sterna.model.geometry import MODEL_TYPE
+from sterna.model.reservoir import RESERVOIR_MODEL_TYPE
 from sterna.reference.bitlinear import BitLinear, RMSNorm, init_weight
 from sterna.reference.config import HGRNBitConfig
 from sterna.reference.modeling import Body
 
-__all__ = ["HGRNBitForCausalLM", "HGRNBitHFConfig", "HGRNBitOutput", "register"]
+__all__ = [
+    "HGRNBitForCausalLM",
+    "HGRNBitHFConfig",
+    "HGRNBitOutput",
+    "HGRNBitReservoirForCausalLM",
+    "HGRNBitReservoirHFConfig",
+    "register",
+]
 
 
 # transformers is left out of type checking, so its classes are untyped bases.
@@ -38,6 +48,15 @@ class HGRNBitHFConfig(PretrainedConfig):  # type: ignore[misc]
     def reference(self) -> HGRNBitConfig:
         """The same configuration in the form that the reference modules take."""
         return HGRNBitConfig.from_dict(self.to_dict())
+
+
+class HGRNBitReservoirHFConfig(HGRNBitHFConfig):
+    """`config.json` of the model type `hgrn_bit_reservoir`: the same keys and the table `reservoir`."""
+
+    model_type = RESERVOIR_MODEL_TYPE
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)  # transformers writes an __init__ without defaults for a class that has none
 
 
 @dataclasses.dataclass
@@ -68,6 +87,10 @@ class HGRNBitForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc
             torch.nn.init.ones_(module.weight)
         elif isinstance(module, Body):
             torch.nn.init.zeros_(module.lower_bounds)
+            for layer in module.modules():  # from here, as transformers passes over modules without own parameters
+                if isinstance(layer, BitLinear) and layer.fixed:
+                    size = self.config.initializer_range * math.sqrt(layer.shape[1])
+                    torch.nn.init.constant_(layer.norm.weight, size)
         elif isinstance(module, (BitLinear, torch.nn.Embedding)) and isinstance(module.weight, Tensor):
             init_weight(module.weight, self.config.initializer_range)
 
@@ -92,6 +115,9 @@ class HGRNBitForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc
         **_: Any,
     ) -> HGRNBitOutput:
         """input_ids and labels int64 [batch, time]; labels are shifted inside, -100 is ignored."""
+        for module in self.modules():
+            if isinstance(module, BitLinear) and module.frozen and module.trits is None:
+                module.generate()  # fixed trits are in no file, and loading has no place to make them
         if state is None:
             shape = (len(self.model.layers), input_ids.shape[0], self.config.hidden_size)
             state = self.model.norm.weight.new_zeros(shape)
@@ -118,10 +144,17 @@ class HGRNBitForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc
         return kwargs | {"state": outputs.state}
 
 
+class HGRNBitReservoirForCausalLM(HGRNBitForCausalLM):
+    """The same for reservoir models; transformers wants one class for each model type."""
+
+    config_class = HGRNBitReservoirHFConfig
+
+
 def register() -> None:
-    """Make the Auto classes of transformers know the model type; harmless when repeated."""
-    AutoConfig.register(MODEL_TYPE, HGRNBitHFConfig, exist_ok=True)
-    AutoModelForCausalLM.register(HGRNBitHFConfig, HGRNBitForCausalLM, exist_ok=True)
+    """Make the Auto classes of transformers know the model types; harmless when repeated."""
+    for model in (HGRNBitForCausalLM, HGRNBitReservoirForCausalLM):
+        AutoConfig.register(model.config_class.model_type, model.config_class, exist_ok=True)
+        AutoModelForCausalLM.register(model.config_class, model, exist_ok=True)
 
 
 register()
