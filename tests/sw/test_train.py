@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import json
 import lzma
@@ -11,12 +10,12 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 import tokenizers
 import torch
+from training import CONFIG, TEXT, make, make_corpus, read_log
 
 from sterna.cli.training import add_arguments, run_train
 from sterna.errors import SternaError
@@ -25,43 +24,13 @@ from sterna.train.config import TrainConfig
 from sterna.train.configfile import preset
 from sterna.train.data import TokenWindows, encode_file, load_tokens, read_documents, validation_chunks
 from sterna.train.evaluate import evaluate, piece_bytes
-from sterna.train.tokenizer import END_OF_TEXT, load_tokenizer, save_tokenizer, train_tokenizer
+from sterna.train.tokenizer import END_OF_TEXT, load_tokenizer, train_tokenizer
 from sterna.train.trainer import Progress, Trainer
-
-BIRDS = ("tern", "gull", "auk", "skua")
-PLACES = ("ice", "sea", "reef", "fjord", "delta")
-TEXT = "\n".join(f"The {BIRDS[n % 4]} flew over the {PLACES[n % 5]} on day {n % 7}." for n in range(420))
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with train.txt, valid.txt, tokenizer.json and both token files."""
-    path = tmp_path_factory.mktemp("corpus")
-    (path / "train.txt").write_text(f"{TEXT}\n{END_OF_TEXT}\n{TEXT[:2000]}\n{END_OF_TEXT}\n", encoding="utf-8")
-    (path / "valid.txt").write_text(TEXT[:4000], encoding="utf-8")
-    tokenizer = train_tokenizer([TEXT], vocab_size=300)
-    save_tokenizer(tokenizer, path)
-    for name in ("train", "valid"):
-        encode_file(path / f"{name}.txt", path / f"{name}.npy", tokenizer=tokenizer)
-    return path
-
-
-CONFIG = preset("tiny", context=16, batch=8, micro_batch=8, total_tokens=16 * 8 * 40, log_steps=4, valid_steps=20)
-CONFIG = replace(
-    CONFIG, model=replace(CONFIG.model, vocab_size=300, hidden_size=32, intermediate_size=64, num_hidden_layers=2)
-)
-
-
-def make(corpus: Path, out: Path, config: TrainConfig = CONFIG, **options: Any) -> Trainer:
-    train = TokenWindows([load_tokens(corpus / "train.npy")], context=config.context, seed=config.seed)
-    return Trainer(
-        config,
-        tokenizer=load_tokenizer(corpus),
-        train=train,
-        valid=load_tokens(corpus / "valid.npy"),
-        out=out,
-        **options,
-    )
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 def test_loss_falls_and_export_is_what_was_scored(corpus: Path, tmp_path: Path) -> None:
@@ -86,25 +55,9 @@ def test_loss_falls_and_export_is_what_was_scored(corpus: Path, tmp_path: Path) 
     assert again.nats == pytest.approx(score.nats, rel=1e-3)
     notes = json.loads((tmp_path / "notes.json").read_text())
     assert notes["steps"] == 40 and notes["valid_bits_per_byte"] == pytest.approx(score.bits_per_byte)
-    with (tmp_path / "run" / "log.csv").open() as stream:
-        rows = list(csv.DictReader(stream))
+    rows = read_log(tmp_path / "run")
     assert [int(row["step"]) for row in rows] == list(range(4, 41, 4))
     assert float(rows[-1]["lr"]) == pytest.approx(0, abs=1e-9) and rows[-1]["valid_bits_per_byte"]
-
-
-def test_resumed_run_equals_the_uninterrupted_one(corpus: Path, tmp_path: Path) -> None:
-    config = replace(CONFIG, total_tokens=16 * 8 * 12, micro_batch=4)
-    whole = make(corpus, tmp_path / "a", config)
-    assert whole.run()
-
-    first = make(corpus, tmp_path / "b", config, progress=lambda p: p.step == 4 and first.request_stop())
-    assert not first.run() and first.step == 4
-    assert not list((tmp_path / "b").glob("*.tmp"))
-    second = make(corpus, tmp_path / "b", config)
-    second.resume()
-    assert second.step == 4 and second.run() and second.step == 12
-    for name, tensor in whole.model.state_dict().items():
-        assert torch.equal(tensor, second.model.state_dict()[name]), name
 
 
 def test_schedule_is_a_function_of_the_budget() -> None:
@@ -230,10 +183,3 @@ def test_bad_input_is_named(corpus: Path, tmp_path: Path) -> None:
     small = replace(CONFIG, model=replace(CONFIG.model, vocab_size=200))
     with pytest.raises(SternaError, match="the model's vocab_size is 200"):
         make(corpus, tmp_path, small)
-    make(corpus, tmp_path).save_state()
-    other = replace(CONFIG, model=replace(CONFIG.model, hidden_size=64))
-    with pytest.raises(SternaError, match=r"belongs to another run: model\.hidden_size is 32 there, 64 here"):
-        make(corpus, tmp_path, other).resume()
-    (tmp_path / "state.pt").write_bytes(b"junk")
-    with pytest.raises(SternaError, match="is not a training state"):
-        make(corpus, tmp_path).resume()
