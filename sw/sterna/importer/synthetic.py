@@ -10,12 +10,21 @@ import numpy as np
 
 from sterna.model import layout
 from sterna.model.dtypes import FloatArray
-from sterna.model.geometry import Geometry
+from sterna.model.geometry import MODEL_TYPE, Geometry
+from sterna.model.reservoir import RESERVOIR_MODEL_TYPE, Reservoir
 from sterna.model.tensorfile import TensorSpec, TensorWriter
 
-# The published sizes (arXiv 2406.02528) and a small one for quick runs.
+# The published sizes (arXiv 2406.02528), a small one for quick runs, and that with a reservoir.
 GEOMETRIES = {
     "8m": Geometry(hidden=256, layers=6, inner=768, vocab=4096, rms_eps=1e-6),
+    "8m-reservoir": Geometry(
+        hidden=256,
+        layers=6,
+        inner=768,
+        vocab=4096,
+        rms_eps=1e-6,
+        reservoir=Reservoir(fixed={"f": (1, 2, 4, 5), "i": (1, 2, 4, 5), "gate": (2, 5)}, mixer_only=(1, 4)),
+    ),
     "370m": Geometry(hidden=1024, layers=24, inner=2816, vocab=32000, rms_eps=1e-6),
     "1.3b": Geometry(hidden=2048, layers=24, inner=5632, vocab=32000, rms_eps=1e-6),
     "2.7b": Geometry(hidden=2560, layers=32, inner=6912, vocab=32000, rms_eps=1e-6),
@@ -28,7 +37,7 @@ _BLOCK_ROWS = 1024
 def write_synthetic(
     path: Path, geometry: Geometry, *, seed: int = 0, progress: Callable[[int], object] | None = None
 ) -> Path:
-    """Write an ``hgrn_bit`` directory (config.json, a bfloat16 shard a layer, the index), in blocks of rows.
+    """Write a checkpoint directory (config.json, a bfloat16 shard a layer, the index), in blocks of rows.
 
     Trits come out in thirds, norm weights near one and some embedding columns with outliers, so that residuals and
     gates have the spread of a trained model; the text it would make is noise.
@@ -68,9 +77,11 @@ def source_bytes(geometry: Geometry) -> int:
 
 
 def _config(geometry: Geometry) -> dict[str, object]:
-    return {
+    reservoir = geometry.reservoir
+    extra = {"reservoir": reservoir.to_dict()} if reservoir else {}
+    return extra | {
         "architectures": ["HGRNBitForCausalLM"],
-        "model_type": "hgrn_bit",
+        "model_type": RESERVOIR_MODEL_TYPE if reservoir else MODEL_TYPE,
         "hidden_size": geometry.hidden,
         "intermediate_size": geometry.inner,
         "num_hidden_layers": geometry.layers,

@@ -18,6 +18,7 @@ _SURPLUS = 128  # taken from the bytes that are no code: 243..255 become 115..12
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 _PARITY = 0x1BD11BDA
 _ROUNDS_PER_INJECTION = 4
+_CHUNK = 1 << 17  # bytes made at a time: what is between the rounds stays in the processor's cache
 
 Words = npt.NDArray[np.uint32]
 
@@ -52,17 +53,24 @@ def stream(kind: str, layer: int, *, shared: bool) -> int:
 def fixed_rows(seed: int, stream: int, rows: range, columns: int) -> npt.NDArray[np.uint8]:
     """Packed trits of a fixed projection, uint8 [len(rows), ceil(columns / 5)]."""
     groups = -(-columns // TRITS_PER_BYTE)
-    blocks = -(-groups // BLOCK_BYTES)
-    block = np.arange(blocks, dtype=np.uint32)[None, :]
-    row = np.arange(rows.start, rows.stop, rows.step, dtype=np.uint32)[:, None]
-    low, high = threefry((seed, stream), (block, row))
-    codes = np.stack([low, high], axis=-1).astype("<u4").view(np.uint8).reshape(len(rows), -1)[:, :groups]
-    codes = np.where(codes < CODES, codes, codes - np.uint8(_SURPLUS))
+    codes = np.empty((len(rows), groups), np.uint8)
+    step = max(1, _CHUNK // groups)
+    for start in range(0, len(rows), step):
+        codes[start : start + step] = _code_bytes(seed, stream, rows[start : start + step], groups)
     surplus = groups * TRITS_PER_BYTE - columns
     if surplus:
         kept = PLACE_VALUES[TRITS_PER_BYTE - surplus]
         codes[:, -1] = codes[:, -1] % kept + sum(PLACE_VALUES[TRITS_PER_BYTE - surplus :])
     return codes
+
+
+def _code_bytes(seed: int, stream: int, rows: range, groups: int) -> npt.NDArray[np.uint8]:
+    """Trit codes of whole groups, uint8 [len(rows), groups]."""
+    block = np.arange(-(-groups // BLOCK_BYTES), dtype=np.uint32)[None, :]
+    row = np.arange(rows.start, rows.stop, rows.step, dtype=np.uint32)[:, None]
+    low, high = threefry((seed, stream), (block, row))
+    codes = np.stack([low, high], axis=-1).astype("<u4").view(np.uint8).reshape(len(rows), -1)[:, :groups]
+    return np.where(codes < CODES, codes, codes - np.uint8(_SURPLUS))
 
 
 def fixed_beta(columns: int) -> float:
