@@ -173,9 +173,13 @@ def test_bad_input_is_named(corpus: Path, tmp_path: Path) -> None:
 
     empty, garbled, broken = tmp_path / "empty.txt", tmp_path / "garbled.txt", tmp_path / "broken.xz"
     empty.write_text(f"\n{END_OF_TEXT}\n")
-    garbled.write_bytes(b"\xff\xfe\xfa")
+    garbled.write_bytes("Größe\n".encode() * 5000 + b"\xff")
     broken.write_bytes(b"no xz")
-    for path, message in ((empty, "holds no text"), (garbled, "is not UTF-8"), (broken, "is not an .xz file")):
+    for path, message in (
+        (empty, "holds no text"),
+        (garbled, r"garbled\.txt is not UTF-8 at byte 40000"),
+        (broken, "is not an .xz file"),
+    ):
         with pytest.raises(SternaError, match=message):
             encode_file(path, tmp_path / "out.npy", tokenizer=tokenizer)
     assert not (tmp_path / "out.npy").exists()

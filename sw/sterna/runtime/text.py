@@ -20,10 +20,12 @@ def open_text(path: Path) -> Iterator[TextIO]:
     """
     try:
         with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as file:
-            yield file
+            try:
+                yield file
+            except UnicodeDecodeError as error:
+                at = file.buffer.tell() - len(error.object) + error.start  # the piece that was decoded ends at tell()
+                raise SternaError(f"the text {path} is not UTF-8 at byte {at}: convert it") from error
     except OSError as error:
         raise SternaError(f"the text {path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise SternaError(f"the text {path} is not UTF-8 (byte {error.start} of what was read): convert it") from error
     except (lzma.LZMAError, EOFError) as error:
         raise SternaError(f"{path} is not an .xz file, or truncated: {error}") from error
