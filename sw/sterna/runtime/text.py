@@ -23,7 +23,8 @@ def open_text(path: Path) -> Iterator[TextIO]:
             try:
                 yield file
             except UnicodeDecodeError as error:
-                at = file.buffer.tell() - len(error.object) + error.start  # the piece that was decoded ends at tell()
+                end = file.buffer.tell()  # type: ignore[attr-defined]  # of the piece that was decoded
+                at = end - len(error.object) + error.start
                 raise SternaError(f"the text {path} is not UTF-8 at byte {at}: convert it") from error
     except OSError as error:
         raise SternaError(f"the text {path} cannot be read: {error.strerror or error}") from error
