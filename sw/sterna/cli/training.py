@@ -94,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     budget = parser.add_argument_group("budget and optimiser (default: the config's)")
     for group, options in ((sizes, _MODEL), (budget, _RUN)):
         for option, key, kind, text in options:
-            group.add_argument(option, dest=key, type=kind, metavar=kind.__name__[0].upper(), help=text)
+            group.add_argument(option, dest=key, type=kind, metavar="N" if kind is int else "X", help=text)
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 or auto (default)")
     machine.add_argument("--bf16", action=argparse.BooleanOptionalAction, help="bfloat16 products (default: on CUDA)")
