@@ -138,7 +138,7 @@ class _ReferenceRunner:
 
     @property
     def state(self) -> StateArray:
-        return np.array(self._state)
+        return self._state.numpy().copy()
 
     def resume(self, state: StateArray) -> None:
         import torch

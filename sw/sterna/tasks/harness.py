@@ -28,6 +28,7 @@ from sterna.tasks.definitions import Definition, Doc
 
 _CONFIGS = Path(lm_eval.tasks.__file__).parent
 _SPLIT = "local"
+_METRICS = ("acc", "acc_norm", "perplexity")  # of those that a task has; the rest (an F1) has no standard error
 
 
 def evaluate(
@@ -58,6 +59,7 @@ def _build(definition: Definition, docs: list[Doc]) -> harness_task.Configurable
         config={
             **config,
             "task": definition.name,
+            "metric_list": [metric for metric in config["metric_list"] if metric["metric"] in _METRICS],
             "custom_dataset": lambda **_: {_SPLIT: datasets.Dataset.from_list(docs)},
             "test_split": _SPLIT,
             "num_fewshot": 0,

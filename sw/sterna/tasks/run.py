@@ -41,7 +41,7 @@ def run_tasks(
 
     Returns:
         ``tasks``: for each name ``n`` (documents scored), ``documents`` (in the file), ``file`` and its ``sha256``, the
-        metrics of the harness (``acc``, ``acc_norm``, ``perplexity``, …) each with its ``_stderr``, and for tasks with
+        metrics of the harness (``acc``, ``acc_norm``, ``perplexity``) each with its ``_stderr``, and for tasks with
         choices ``chance`` (a uniform guess) and ``majority`` (the most common answer); also ``versions``, ``model``,
         ``device``, ``limit`` and ``seconds``.
 
@@ -56,7 +56,7 @@ def run_tasks(
     try:
         from sterna.tasks import harness
     except ImportError as error:
-        raise SternaError(f"tasks need lm-evaluation-harness ({error}): pip install 'sterna[train,eval]'") from error
+        raise SternaError(f"tasks need lm-evaluation-harness ({error}): pip install 'sterna[eval]'") from error
     from sterna.tasks.model import SternaLM
 
     began = time.perf_counter()
