@@ -1,0 +1,165 @@
+"""The engine for NVIDIA GPUs: the integers of the golden model, one launch a token, packed weights in its memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sterna.engines.cuda.device import CudaDevice, Device
+from sterna.engines.cuda.device_model import DeviceModel
+from sterna.engines.cuda.source import Shape, module_source
+from sterna.engines.engine import Step
+from sterna.errors import SternaError
+from sterna.model.geometry import Geometry
+from sterna.model.integer import IntegerModel
+from sterna.model.store import Model
+from sterna.spec.numerics import IntArray
+
+CHUNK = 512  # tokens of a prompt that are read at once; their working memory is 39 KiB a token at 1.3B
+_THREADS = 512
+_ALL_PHASES = 1 << 30
+_GEMM_THREADS, _GEMM_QUADS, _GEMM_TOKENS = 128, 16, 128  # of a block of gemm in prefill.cuh
+_RECUR_THREADS = 64
+
+
+class CudaEngine:
+    """Runs a model on a GPU, where its weights stay packed, four trits a byte.
+
+    The kernels are compiled for the sizes of the model. CuPy keeps the machine code, so only the first engine of a
+    geometry on a machine takes some seconds for that.
+
+    Args:
+        model: A stored model, or its integer constants.
+        gpu: Index of the GPU.
+        device: Takes the place of the GPU with that index, and is closed with the engine.
+        blocks: Blocks that decode a token; by default one per multiprocessor.
+        threads: Threads of such a block.
+        chunk: Tokens of a prompt that are read at once at most.
+
+    Raises:
+        SternaError: CuPy, the GPU or enough of its memory is missing, or a byte of the weights is no trit code.
+    """
+
+    def __init__(
+        self,
+        model: Model | IntegerModel,
+        *,
+        gpu: int = 0,
+        device: Device | None = None,
+        blocks: int | None = None,
+        threads: int = _THREADS,
+        chunk: int = CHUNK,
+    ) -> None:
+        self._device = CudaDevice(gpu) if device is None else device
+        try:
+            integers = model if isinstance(model, IntegerModel) else IntegerModel.from_model(model)
+            self._geometry = integers.geometry
+            self._shape = Shape(
+                geometry=integers.geometry, blocks=blocks or self._device.processors, threads=threads, chunk=chunk
+            )
+            self._device.compile(module_source(self._shape))
+            self._model = DeviceModel(self._device, integers, self._shape)
+            self._glu = [layer.glu is not None for layer in integers.layers]
+        except BaseException:
+            self._device.close()
+            raise
+
+    @property
+    def geometry(self) -> Geometry:
+        """Sizes of the model."""
+        return self._geometry
+
+    @property
+    def memory_bytes(self) -> int:
+        """Device memory that the engine holds, all of it from the beginning."""
+        return self._device.memory_bytes
+
+    @property
+    def state(self) -> IntArray:
+        """Recurrent state, int64 [layers, hidden], 16 fractional bits; reading and setting copy."""
+        return self._model.state
+
+    @state.setter
+    def state(self, state: IntArray) -> None:
+        self._model.state = state
+
+    def reset(self) -> None:
+        """Forget the sequence."""
+        self._model.state = np.zeros((self._geometry.layers, self._geometry.hidden), np.int64)
+
+    def step(self, token: int, *, logits: bool = False) -> Step:
+        """Run one token; see :class:`sterna.engines.engine.Engine`.
+
+        Raises:
+            SternaError: the token is outside the vocabulary, or the GPU failed.
+        """
+        self._check([token])
+        self._decode(token=token)
+        return self._step(logits)
+
+    def prefill(self, tokens: Sequence[int], *, logits: bool = False) -> Step:
+        """Run several tokens at once; see :class:`sterna.engines.engine.BatchedEngine`.
+
+        Raises:
+            SternaError: there are no tokens, one is outside the vocabulary, or the GPU failed.
+        """
+        if not tokens:
+            raise SternaError("there are no tokens to read: give at least one")
+        self._check(tokens)
+        for start in range(0, len(tokens), self._shape.chunk):
+            chunk = tokens[start : start + self._shape.chunk]
+            self._read(chunk)
+        self._decode(row=len(chunk) - 1, first_layer=self._geometry.layers)
+        return self._step(logits)
+
+    def close(self) -> None:
+        """Free the memory of the GPU."""
+        self._device.close()
+
+    def _check(self, tokens: Sequence[int]) -> None:
+        for token in tokens:
+            if not 0 <= token < self._geometry.vocab:
+                raise SternaError(f"token id {token} is outside the vocabulary of {self._geometry.vocab}")
+
+    def _decode(self, *, token: int = 0, row: int = 0, first_layer: int = 0, phases: int = _ALL_PHASES) -> None:
+        """Run a token, or from ``first_layer`` = layers the head of the token in this row of the chunk.
+
+        With ``phases`` it ends early, after so many of the phases that decode.cuh describes.
+        """
+        shape = self._shape
+        arguments = (self._model.address, token, row, first_layer, phases)
+        shared = shape.decode_shared_bytes
+        self._device.launch("decode", (shape.blocks,), shape.threads, *arguments, shared=shared, cooperative=True)
+
+    def _step(self, logits: bool) -> Step:
+        self._device.wait()
+        sampled, clamped = (int(value) for value in self._model.result[0])
+        values = self._model.read("logits", self._geometry.vocab) if logits else None
+        return Step(sampled, values, {"saturations": clamped})
+
+    def _read(self, tokens: Sequence[int]) -> None:
+        """Run a chunk of tokens through all layers, all of them through one kernel after the other."""
+        sizes, count = self._geometry, len(tokens)
+        self._device.write(int(self._model.fields["tokens"]), np.asarray(tokens, np.int32))
+        self._per_token("prefill_embed", count)
+        for layer, has_glu in enumerate(self._glu):
+            self._per_token("prefill_quantise_gates", count, layer)
+            self._gemm("prefill_gates", -(-sizes.hidden // 4), 3, layer, count)
+            recur_blocks = -(-sizes.hidden // _RECUR_THREADS)
+            self._device.launch("prefill_recur", (recur_blocks,), _RECUR_THREADS, self._model.address, layer, count)
+            self._per_token("prefill_quantise_out", count, layer)
+            self._gemm("prefill_out", -(-sizes.hidden // 4), 1, layer, count)
+            if has_glu:
+                self._per_token("prefill_quantise_glu", count, layer)
+                self._gemm("prefill_glu", -(-sizes.inner // 2), 1, layer, count)
+                self._per_token("prefill_quantise_down", count, layer)
+                self._gemm("prefill_down", -(-sizes.hidden // 4), 1, layer, count)
+
+    def _per_token(self, kernel: str, count: int, *arguments: int) -> None:
+        shared = self._shape.quantise_shared_bytes
+        self._device.launch(kernel, (count,), self._shape.threads, self._model.address, *arguments, shared=shared)
+
+    def _gemm(self, kernel: str, quads: int, matrices: int, layer: int, count: int) -> None:
+        grid = (matrices * -(-quads // _GEMM_QUADS), -(-count // _GEMM_TOKENS))
+        self._device.launch(kernel, grid, _GEMM_THREADS, self._model.address, layer, count)

@@ -1,0 +1,104 @@
+// The scalar functions of docs/numerics.md. Constants in capitals come from sterna.spec.numerics (source.py).
+using i64 = long long;
+using u64 = unsigned long long;
+using u32 = unsigned int;
+
+struct Row {  // a row result, and whether it was clamped
+    int value;
+    bool clamped;
+};
+
+struct Scalars {  // what one token and projection need, see numerics.QuantiserScalars
+    int exponent, reciprocal, mantissa, shift;
+};
+
+DEVICE i64 round_shift(i64 value, int shift) { return (value + ((i64(1) << shift) >> 1)) >> shift; }
+
+DEVICE Row clamp(i64 exact) {
+    const i64 value = exact < VALUE_MIN ? VALUE_MIN : exact > VALUE_MAX ? VALUE_MAX : exact;
+    return {int(value), value != exact};
+}
+
+// Logistic function of a gate input; an entry of the table is a base above its slope.
+DEVICE int sigma(const u32* table, int x) {
+    const int magnitude = x < 0 ? -x : x;
+    int upper = GATE_ONE;
+    if (magnitude < SIGMA_SEGMENTS << SIGMA_SEGMENT_BITS) {
+        const u32 entry = table[magnitude >> SIGMA_SEGMENT_BITS];
+        const u32 offset = magnitude & ((1 << SIGMA_SEGMENT_BITS) - 1);
+        const u32 slope = entry & ((1 << SIGMA_SLOPE_WIDTH) - 1);
+        const u32 fine = ((entry >> SIGMA_SLOPE_WIDTH) << SIGMA_SEGMENT_BITS) + slope * offset;
+        constexpr int shift = SIGMA_TABLE_FRAC + SIGMA_SEGMENT_BITS - GATE_FRAC;
+        upper = GATE_ONE / 2 + int((fine + (1 << shift >> 1)) >> shift);
+    }
+    return x < 0 ? GATE_ONE - upper : upper;
+}
+
+DEVICE int silu(int x, int gate) { return int(round_shift(i64(x) * gate, GATE_FRAC)); }
+
+DEVICE int silu(const u32* table, int x) { return silu(x, sigma(table, x)); }
+
+// --- row operations -------------------------------------------------------------------------------------------------
+
+DEVICE Row scale_row(int row_sum, int mantissa, int shift) { return clamp(round_shift(i64(row_sum) * mantissa, shift)); }
+
+DEVICE Row embed(int element, int shift) { return scale_row(element, 1 << EMBED_MANTISSA_BITS, shift); }
+
+DEVICE int forget(const u32* table, int y, int lower_bound) {
+    return lower_bound + int(round_shift(i64(GATE_ONE - lower_bound) * sigma(table, y), GATE_FRAC));
+}
+
+// h' from the forget gate f, the input v = silu(y_i) and the state h.
+DEVICE Row recur(int v, int f, int h) {
+    constexpr int align = STATE_FRAC - GATE_IN_FRAC;
+    return clamp(round_shift(i64(f) * h + i64(v) * (GATE_ONE - f) * (1 << align), GATE_FRAC));
+}
+
+DEVICE Row multiply(int y, int other, int shift) { return clamp(round_shift(i64(y) * other, shift)); }
+
+DEVICE Row outgate(const u32* table, int y, int h, int shift) {
+    const int gate = sigma(table, int(round_shift(h, STATE_FRAC - GATE_IN_FRAC)));
+    return multiply(y, silu(h, gate), shift);
+}
+
+// --- the quantiser --------------------------------------------------------------------------------------------------
+
+DEVICE int bit_length(u64 value) { return 64 - leading_zeros(value); }
+
+// min((s2 * eps_mantissa) >> eps_shift, 2**64 - 1); the mantissa has 16 bits, the shift is 0..127.
+DEVICE u64 epsilon_share(u64 s2, const Projection& p) {
+    const u64 high = multiply_high(s2, p.eps_mantissa), low = s2 * p.eps_mantissa;
+    if (p.eps_shift >= 64) return high >> (p.eps_shift - 64);
+    if (high >> p.eps_shift) return ~u64(0);
+    return p.eps_shift ? high << (64 - p.eps_shift) | low >> p.eps_shift : low;
+}
+
+// numerics.quantiser_scalars. The divisions and the root are exact in float64: a dividend has at most 44 bits and a
+// divisor at most 24, so no quotient below an integer is within 2**-24 of it and rounds up to it; the root of a 48-bit
+// k*k - 1 does not round up to k either.
+DEVICE Scalars quantiser_scalars(u64 largest, u64 s1, u64 s2, const Projection& p) {
+    if (largest == 0) return {0, 0, 0, 0};
+    const int exponent = bit_length(largest);
+    const i64 normalised = round_shift(i64(largest) << NORMALISED_BITS, exponent);
+    const int reciprocal = int(double(i64(Q_MAX) << RECIPROCAL_FRAC) / double(normalised));
+
+    const u64 share = epsilon_share(s2, p), rest = s1 + u64(p.eps_const);  // below 2**63 + 2**40: no carry
+    u64 mean = share > ~rest ? ~u64(0) : rest + share;
+    if (mean == 0) mean = 1;
+    const int up = (2 * ROOT_BITS - bit_length(mean)) & ~1;
+    const u64 scaled = up >= 0 ? mean << up : mean >> -up;
+    const u32 root = u32(square_root(double(scaled)));
+    const u32 quotient = u32(double((normalised * p.mantissa) << QUOTIENT_EXTRA) / double(root));
+    const int length = bit_length(quotient);
+    const int cut = length > SCALE_MANTISSA_BITS ? length - SCALE_MANTISSA_BITS : 0;
+    const int shift = QUOTIENT_EXTRA - cut + NORMALISED_BITS - exponent - p.exponent - (up >> 1);
+    return {exponent, reciprocal, int(quotient >> cut), shift < 0 ? 0 : shift > MAX_SHIFT ? MAX_SHIFT : shift};
+}
+
+// 8-bit activation of w * c. Where the exponent is below NORMALISED_BITS normalising shifts left and rounds nothing.
+DEVICE int quantise_element(int w, int c, const Scalars& s) {
+    const int left = s.exponent < NORMALISED_BITS ? NORMALISED_BITS - s.exponent : 0;
+    const int right = s.exponent < NORMALISED_BITS ? 0 : s.exponent - NORMALISED_BITS;
+    const int normalised = int(round_shift(i64(w) * int(u32(c) << left), right));
+    return int(round_shift(i64(normalised) * s.reciprocal, RECIPROCAL_FRAC));
+}
