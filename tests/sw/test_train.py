@@ -70,6 +70,16 @@ def test_schedule_is_a_function_of_the_budget() -> None:
     assert config.lr_at(1.0) == config.lr_at(1.5) == pytest.approx(0.2)
 
 
+def test_weights_decay_until_the_middle_and_norms_never(corpus: Path, tmp_path: Path) -> None:
+    seen = []
+    trainer = make(corpus, tmp_path, replace(CONFIG, log_steps=1, weight_decay_until=0.5))
+    ternary, rest = trainer._optimizer.param_groups
+    trainer._progress = lambda progress: seen.append((progress.fraction, ternary["weight_decay"], rest["weight_decay"]))
+    assert trainer.run() and len(seen) == 40
+    assert all((decay == 0.1) == (fraction < 0.5) and other == 0 for fraction, decay, other in seen)
+    assert {weight.ndim for weight in ternary["params"]} == {2} and len(ternary["params"]) == 2 * 6 + 1
+
+
 def test_time_budget_ends_the_run_with_its_schedule_complete(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,11 +43,7 @@ def read_documents(path: str | Path) -> Iterator[str]:
 
 def sample_documents(paths: Sequence[str | Path], *, max_bytes: int) -> Iterator[str]:
     """Yield whole paragraphs spread evenly over all documents of `paths`, about `max_bytes` of UTF-8 in all."""
-    total = 0
-    sizes = []
-    for path in paths:
-        sizes.append(sum(len(document) for document in read_documents(path)))
-        total += sizes[-1]
+    total = sum(len(document) for path in paths for document in read_documents(path))
     stride = max(1, total // max(1, max_bytes))
     for path in paths:
         for document in read_documents(path):

@@ -14,7 +14,8 @@ from sterna.train.config import TrainConfig
 
 __all__ = ["enough_memory", "memory_bytes"]
 
-_CPU_WORDS = "can't allocate memory"  # of the RuntimeError that torch's CPU allocator raises
+# Of errors that are no class of their own: torch's CPU allocator, the CUDA driver, cuBLAS.
+_WORDS = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def memory_bytes(device: torch.device) -> int:
@@ -31,7 +32,8 @@ def enough_memory(config: TrainConfig) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and _CPU_WORDS not in str(error):
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not known and not any(words in str(error) for words in _WORDS):
             raise
         raise SternaError(
             f"out of memory: lower micro_batch (now {config.micro_batch} sequences of {config.context} tokens) or set "

@@ -67,8 +67,7 @@ class Trainer:
         with enough_memory(self.config):
             torch.manual_seed(config.seed)
             self.model = HGRNBitForCausalLM(config.model).to(self.device)
-            if config.checkpointing != "none":
-                self.model.set_checkpointing(config.checkpointing)
+            self.model.set_checkpointing(config.checkpointing)
             head = head_loss
             if config.compile:
                 for layer in self.model.model.layers:
