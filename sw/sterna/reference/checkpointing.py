@@ -12,6 +12,7 @@ products: 4 d of input, 2 (4 d + 2 inner) of products, about 50 of statistics.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -24,13 +25,6 @@ __all__ = ["MODES", "checkpointed", "require_mode"]
 
 MODES = ("none", "selective", "full")
 
-_KEPT = {
-    torch.ops.sterna.ternary_product.default,
-    torch.ops.aten.mean.default,  # beta of the weights
-    torch.ops.aten.mean.dim,  # norms and activation scales: four bytes a token each
-    torch.ops.aten.amax.default,
-}
-
 Result = TypeVar("Result")
 
 
@@ -40,21 +34,36 @@ def require_mode(mode: str) -> None:
         raise SternaError(f"there is no checkpointing mode {mode!r}; choose one of {', '.join(MODES)}")
 
 
-def _policy(_context: Any, operator: Any, *_args: Any, **_options: Any) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if operator in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE
+def _keep(*operators: Any) -> Callable[[], Any]:
+    """Make the contexts of a checkpoint that keeps the results of `operators` and computes the rest again."""
+
+    def policy(_context: Any, operator: Any, *_args: Any, **_options: Any) -> CheckpointPolicy:
+        return CheckpointPolicy.MUST_SAVE if operator in operators else CheckpointPolicy.PREFER_RECOMPUTE
+
+    return partial(create_selective_checkpoint_contexts, policy)
 
 
-def _selective() -> Any:
-    return create_selective_checkpoint_contexts(_policy)
+# "full" has a policy too: without one, torch.compile of torch 2.11 keeps some products all the same.
+_CONTEXTS = {
+    "selective": _keep(
+        torch.ops.sterna.ternary_product.default,
+        torch.ops.aten.mean.default,  # beta of the weights
+        torch.ops.aten.mean.dim,  # norms and activation scales: four bytes a token each
+        torch.ops.aten.amax.default,
+    ),
+    "full": _keep(),
+}
 
 
 def checkpointed(mode: str, function: Callable[..., Result], *arguments: object) -> Result:
     """Return function(*arguments), which keeps for its backward pass what `mode` says."""
     if mode == "none" or not torch.is_grad_enabled():
         return function(*arguments)
-    # Nothing here draws random numbers, so their state need not be kept.
-    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
-    if mode == "selective":
-        options["context_fn"] = _selective
-    result: Result = checkpoint(function, *arguments, **options)
+    result: Result = checkpoint(
+        function,
+        *arguments,
+        use_reentrant=False,
+        preserve_rng_state=False,  # nothing here draws random numbers
+        context_fn=_CONTEXTS[mode],
+    )
     return result

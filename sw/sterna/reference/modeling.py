@@ -245,8 +245,9 @@ class HGRNBitForCausalLM(nn.Module):
     def set_checkpointing(self, mode: str) -> None:
         """Choose what the blocks keep for the backward pass: "none", "selective" or "full" (see `checkpointing`)."""
         require_mode(mode)
-        for layer in self.model.layers:
-            layer.checkpointing = mode
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.checkpointing = mode
 
     def loss(
         self, ids: Tensor, targets: Tensor, *, dtype: torch.dtype | None = None, head: HeadLoss = head_loss
