@@ -223,8 +223,9 @@ def _train(args: argparse.Namespace, config: TrainConfig, *, own_vocabulary: boo
             bar.write(
                 f"step {progress.step}: {progress.tokens} tokens, validation {bits:.4f} bits per byte", file=sys.stderr
             )
-        speed = f"{progress.train_nats:.3f} nats/token, {progress.tokens_per_second:.0f} token/s"
-        bar.set_postfix_str(f"{speed}, {progress.memory_bytes / 1e9:.1f} GB", refresh=sys.stderr.isatty())
+        speed, memory = progress.tokens_per_second / 1e3, progress.memory_bytes / 1e9
+        text = f"{progress.train_nats:.3f} nats, {speed:.3g}k tok/s, {memory:.2g} GB"
+        bar.set_postfix_str(text, refresh=sys.stderr.isatty())
         bar.n = round(100 * progress.fraction, 1)
         bar.update(0)
 
