@@ -64,7 +64,9 @@ class Manifest:
                 if layer in having:
                     _check_frac(name, value)
                 elif value is not None:
-                    raise SternaError(f"{MANIFEST_FILE}: {name} must be null in the mixer-only layer {layer}")
+                    raise SternaError(
+                        f"{MANIFEST_FILE}: {name} must be null in the mixer-only layer {layer}; import again"
+                    )
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object, with the checksum of the rest under ``checksum``."""
