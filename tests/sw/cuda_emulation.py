@@ -19,7 +19,7 @@ MOST_ARGUMENTS = 6
 class EmulatedDevice:
     """See :class:`sterna.engines.cuda.device.Device`; machine code is kept in ``folder``."""
 
-    processors = 3
+    name, processors = "a processor", 3
 
     def __init__(self, folder: Path, *, seed: int = 0) -> None:
         self._folder, self._seed = folder, seed
@@ -41,7 +41,7 @@ class EmulatedDevice:
     def read(self, address: int, target: Any) -> None:
         ctypes.memmove(target.ctypes.data, address, target.nbytes)
 
-    def compile(self, source: str) -> None:
+    def compile(self, source: str) -> ctypes.CDLL:
         source = HEADER.read_text() + source
         name = hashlib.sha256(source.encode()).hexdigest()[:16]
         library, file = self._folder / f"{name}.so", self._folder / f"{name}.cpp"
@@ -50,12 +50,19 @@ class EmulatedDevice:
             command = [COMPILER, "-std=c++17", "-O1", "-shared", "-fPIC", "-Wno-unknown-pragmas", "-o", library, file]
             subprocess.run(command, check=True)
         self._library = ctypes.CDLL(str(library))
+        return self._library
 
     def launch(
-        self, kernel: str, grid: tuple[int, ...], block: int, *arguments: int, shared: int = 0, cooperative: bool = False
+        self,
+        kernel: str,
+        grid: tuple[int, ...],
+        block: int,
+        *args: int,
+        shared: int = 0,
+        cooperative: bool = False,
     ) -> None:
         self.launches.append(kernel)
-        values = (ctypes.c_longlong * MOST_ARGUMENTS)(*arguments)
+        values = (ctypes.c_longlong * MOST_ARGUMENTS)(*args)
         grid_x, grid_y = (*grid, 1)[:2]
         self._seed += 1
         function = ctypes.cast(self._library[kernel], ctypes.c_void_p)

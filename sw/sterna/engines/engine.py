@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -50,6 +50,27 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free what the engine holds."""
+        ...
+
+
+@runtime_checkable
+class BatchedEngine(Engine, Protocol):
+    """An engine that can read many tokens of the sequence at once, faster than one by one."""
+
+    def prefill(self, tokens: Sequence[int], *, logits: bool = False) -> Step:
+        """Run the tokens and advance the state past them; the same as a :meth:`step` for each.
+
+        Args:
+            tokens: Their ids, at least one.
+            logits: Return the logits of the last token too.
+
+        Returns:
+            The result of the last token, with the counters of all. Only its logits are computed: saturations of the
+            logits of the others are not counted.
+
+        Raises:
+            SternaError: there are no tokens, an id is outside the vocabulary, or the device failed.
+        """
         ...
 
 

@@ -11,15 +11,15 @@ from sterna.model.store import Model
 from sterna.runtime.session import Session
 from sterna.runtime.tokenizer import Tokenizer
 
-GOLDEN, CPU = "golden", "cpu"
+GOLDEN, CPU, CUDA = "golden", "cpu", "cuda"
 DEFAULT_CONFIG = "sim-small"
 
 
 def devices() -> tuple[str, ...]:
-    """Names that :func:`load` takes: the engines of the host, then the transports that are installed."""
+    """Names that :func:`load` takes: the engines of the host and its GPU, then the transports that are installed."""
     from sterna.engines.transport import transports
 
-    return (GOLDEN, CPU, *transports())
+    return (GOLDEN, CPU, CUDA, *transports())
 
 
 def load(path: str | Path, device: str = GOLDEN, **options: Any) -> Session:
@@ -27,10 +27,11 @@ def load(path: str | Path, device: str = GOLDEN, **options: Any) -> Session:
 
     Args:
         path: What ``sterna import`` wrote.
-        device: "golden" (the NumPy specification), "cpu" (the fast engine), "verilator" (the simulated accelerator) or
-            another installed transport. All give the same integers.
-        options: ``threads`` for "cpu". For accelerators ``config``, a preset's name or a ``HardwareConfig``, the rest
-            goes to the transport; "verilator" takes ``memory``, ``waves``, ``timeout``, ``progress`` and more.
+        device: "golden" (the NumPy specification), "cpu" (the fast engine), "cuda" (an NVIDIA GPU), "verilator" (the
+            simulated accelerator) or another installed transport. All give the same integers.
+        options: ``threads`` for "cpu"; ``gpu``, the index of the GPU, for "cuda". For accelerators ``config``, a
+            preset's name or a ``HardwareConfig``, the rest goes to the transport; "verilator" takes ``memory``,
+            ``waves``, ``timeout``, ``progress`` and more.
 
     Raises:
         SternaError: there is no such model, device or option, or the model does not fit the device.
@@ -55,6 +56,11 @@ def _engine(model: Model, device: str, options: dict[str, Any]) -> Engine:
         from sterna.engines.cpu import CpuEngine
 
         return CpuEngine(model, **options)
+    if device == CUDA:
+        _check_options(device, options, ("gpu",))
+        from sterna.engines.cuda.engine import CudaEngine
+
+        return CudaEngine(model, **options)
     return _accelerator(model, device, options)
 
 

@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from sterna.engines.engine import Engine, Step
+from sterna.engines.engine import BatchedEngine, Engine, Step
 from sterna.errors import SternaError
 from sterna.model.geometry import Geometry
 from sterna.runtime.tokenizer import TextStream, Tokenizer, check_ids, require
@@ -61,9 +61,9 @@ class Generation(Iterator[Piece]):
             pass
         return self
 
-    def count(self, step: Step, seconds: float) -> None:
-        """Add a step to the sums."""
-        self.steps += 1
+    def count(self, step: Step, seconds: float, tokens: int) -> None:
+        """Add a step of so many tokens to the sums."""
+        self.steps += tokens
         self.seconds += seconds
         self.counters.update(step.counters)
 
@@ -127,7 +127,7 @@ class Session:
                 sequence with the bos id.
             tokens: How many to generate at most.
             stop_at_eos: End after the model's end-of-sequence id.
-            progress: Called with 1 after each token that the engine ran, prompt included.
+            progress: Called with the number of tokens each time the engine ran some, prompt included.
 
         Returns:
             An iterator of pieces that also holds the result. Nothing runs before it is iterated, and it ends when
@@ -214,6 +214,15 @@ class Session:
         self._fresh, self._pending = False, None
         return step
 
+    def _read(self, tokens: list[int]) -> Step:
+        """Feed several tokens at once to an engine that can, or else the only one."""
+        if len(tokens) == 1:
+            return self._feed(tokens[0])
+        assert isinstance(self.engine, BatchedEngine)
+        step = self.engine.prefill(tokens)
+        self._fresh, self._pending = False, None
+        return step
+
     def _run(
         self,
         generation: Generation,
@@ -225,14 +234,15 @@ class Session:
         """Read the prompt and yield the tokens that follow."""
         to_read = generation.prompt_ids
         while len(generation.ids) < tokens:
-            for token in to_read:
+            batched = isinstance(self.engine, BatchedEngine)
+            for part in [to_read] if batched else [[token] for token in to_read]:
                 if self._call != call:
                     raise SternaError("a later call on the session has ended this generation")
                 began = time.perf_counter()
-                step = self._feed(token)
-                generation.count(step, time.perf_counter() - began)
+                step = self._read(part)
+                generation.count(step, time.perf_counter() - began, len(part))
                 if progress:
-                    progress(1)
+                    progress(len(part))
             self._pending = sampled = step.sampled
             piece = Piece(sampled, self._stream.push(sampled) if self._stream else "")
             generation.ids.append(sampled)

@@ -1,1 +1,1 @@
-"""The engine for NVIDIA GPUs: packed ternary weights, the integers of docs/numerics.md, kernels compiled at run time."""
+"""The engine for NVIDIA GPUs: packed ternary weights, kernels compiled at run time, the integers of golden."""

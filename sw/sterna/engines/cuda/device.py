@@ -19,6 +19,11 @@ class Device(Protocol):
     """Memory is addressed by integers; everything that is asked for happens in order."""
 
     @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
     def processors(self) -> int:
         """Multiprocessors; so many blocks of one kernel can run at once."""
         ...
@@ -49,15 +54,21 @@ class Device(Protocol):
         ...
 
     def launch(
-        self, kernel: str, grid: tuple[int, ...], block: int, *arguments: int, shared: int = 0, cooperative: bool = False
+        self,
+        kernel: str,
+        grid: tuple[int, ...],
+        block: int,
+        *args: int,
+        shared: int = 0,
+        cooperative: bool = False,
     ) -> None:
-        """Run a kernel whose first argument is an address and whose others are addresses or ``int``.
+        """Run a kernel whose arguments are pointers and ``int``.
 
         Args:
             kernel: Its name.
             grid: Blocks, in up to two directions.
             block: Threads of a block.
-            arguments: Addresses, as the kernel's pointers, have the type :class:`Address`.
+            args: What the kernel takes; addresses have the type :class:`Address`.
             shared: Dynamic shared memory in bytes.
             cooperative: All blocks run at once.
         """
@@ -109,6 +120,11 @@ class CudaDevice:
         self._blocks: list[Any] = []  # what was allocated
         self._module: Any = None
         self._kernels: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """See :class:`Device`."""
+        return str(self._cuda.runtime.getDeviceProperties(self._device.id)["name"].decode())
 
     @property
     def processors(self) -> int:
@@ -165,7 +181,13 @@ class CudaDevice:
             self._module.compile()
 
     def launch(
-        self, kernel: str, grid: tuple[int, ...], block: int, *arguments: int, shared: int = 0, cooperative: bool = False
+        self,
+        kernel: str,
+        grid: tuple[int, ...],
+        block: int,
+        *args: int,
+        shared: int = 0,
+        cooperative: bool = False,
     ) -> None:
         """See :class:`Device`."""
         with self._failures():
@@ -173,10 +195,8 @@ class CudaDevice:
                 function = self._module.get_function(kernel)
                 function.max_dynamic_shared_size_bytes = max(shared, function.max_dynamic_shared_size_bytes)
                 self._kernels[kernel] = function.kernel
-            values = tuple(np.uint64(n) if isinstance(n, Address) else np.int32(n) for n in arguments)
-            self._kernels[kernel](
-                grid, (block,), values, shared, self._stream, enable_cooperative_groups=cooperative
-            )
+            values = tuple(np.uint64(n) if isinstance(n, Address) else np.int32(n) for n in args)
+            self._kernels[kernel](grid, (block,), values, shared, self._stream, enable_cooperative_groups=cooperative)
 
     def wait(self) -> None:
         """See :class:`Device`."""

@@ -71,6 +71,11 @@ class CudaEngine:
         return self._geometry
 
     @property
+    def device_name(self) -> str:
+        """What the GPU is called."""
+        return self._device.name
+
+    @property
     def memory_bytes(self) -> int:
         """Device memory that the engine holds, all of it from the beginning."""
         return self._device.memory_bytes
@@ -112,6 +117,29 @@ class CudaEngine:
             self._read(chunk)
         self._decode(row=len(chunk) - 1, first_layer=self._geometry.layers)
         return self._step(logits)
+
+    def trace(self, token: int) -> list[tuple[str, IntArray]]:
+        """Run a token once for each of its phases, to see what the phases leave; advances the state by one token.
+
+        Returns:
+            (name, int64 [rows]) in program order: what of :class:`sterna.golden.model.Trace` reaches memory.
+        """
+        self._check([token])
+        before, sizes, results, phases = self.state, self._geometry, [], 0
+        for layer, has_glu in enumerate(self._glu):
+            mixer = [("output gate", "w", sizes.hidden), ("attention residual", "x", sizes.hidden)]
+            glu = [("gated", "a", sizes.inner), ("residual", "x", sizes.hidden)]
+            for name, field, rows in [*mixer, *(glu if has_glu else [])]:
+                phases += 1
+                self.state = before
+                self._decode(token=token, phases=phases)
+                if name == "output gate":
+                    results.append((f"layer {layer} state", self.state[layer]))
+                results.append((f"layer {layer} {name}", self._model.read(field, rows).astype(np.int64)))
+        self.state = before
+        logits = self.step(token, logits=True).logits
+        assert logits is not None  # was asked for
+        return [*results, ("logits", logits.astype(np.int64))]
 
     def close(self) -> None:
         """Free the memory of the GPU."""

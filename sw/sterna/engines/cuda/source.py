@@ -72,7 +72,8 @@ class Shape:
 
     def _most(self, rows: int, a_quad: int) -> int:
         """Quads of a matrix that a block has at most, with so many of these rows in a quad."""
-        return -(-(-(-rows // a_quad)) // self.blocks)
+        quads = -(-rows // a_quad)
+        return -(-quads // self.blocks)
 
     @property
     def quantiser_bytes(self) -> int:
