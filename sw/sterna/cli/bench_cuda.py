@@ -132,6 +132,7 @@ def check(model: IntegerModel, engine: CudaEngine, tokens: int) -> None:
         before, trace = golden.state[:, 0].copy(), Trace()
         logits = golden.step([token], trace=trace)[0]
         step = engine.step(token, logits=True)
+        assert step.logits is not None  # was asked for
         same = np.array_equal(step.logits, logits) and np.array_equal(engine.state, golden.state[:, 0])
         if not same or (step.sampled, step.counters["saturations"]) != (int(logits.argmax()), trace.saturations):
             raise SternaError(f"token {token} at position {position}: {_difference(engine, before, token, trace)}")
