@@ -38,4 +38,4 @@ def unfused_loss(model: HGRNBitForCausalLM, ids: Tensor, targets: Tensor, dtype:
     """Mean negative log likelihood in nats of `targets` [batch, time] after `ids`; `dtype` is that of autocast."""
     with torch.autocast(ids.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
         logits, _ = model(ids)
-        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+        return F.cross_entropy(logits.to(model.model.norm.weight.dtype).flatten(0, 1), targets.flatten())
