@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -19,19 +20,24 @@ from sterna.model.store import Model
 from sterna.runtime.load import devices
 from sterna.spec.config import PRESETS
 
+NEEDS_GPU = pytest.mark.skipif(not shutil.which("nvidia-smi"), reason="needs an NVIDIA GPU")
 VOCAB = 61
 OPTIONS = {"verilator": {"config": "sim-tiny"}, "emulator": {"config": PRESETS["sim-tiny"]}}
 
 
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
+RESERVOIR = {"seed": 4, "shared": False, "fixed": {"f": [0, 1], "o": [1], "down": [0]}, "mixer_only": [1]}
+
+
+@pytest.fixture(scope="module", params=[None, RESERVOIR], ids=["ordinary", "reservoir"])
+def path(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("engines")
-    source = write_checkpoint(folder / "source", hidden=33, layers=2, inner=47, vocab=VOCAB, seed=9, tokenizer=False)
+    sizes = {"hidden": 33, "layers": 2, "inner": 47, "vocab": VOCAB}
+    source = write_checkpoint(folder / "source", **sizes, seed=9, tokenizer=False, reservoir=request.param)
     import_checkpoint(source, folder / "model")
     return folder / "model"
 
 
-@pytest.fixture(params=["golden", "cpu", "emulator", "verilator"])
+@pytest.fixture(params=["golden", "cpu", pytest.param("cuda", marks=NEEDS_GPU), "emulator", "verilator"])
 def session(request, path):
     with sterna.load(path, device=request.param, **OPTIONS.get(request.param, {})) as opened:
         yield opened
@@ -44,7 +50,7 @@ def expected(path):
 
 
 def test_the_suite_covers_every_device():
-    assert set(devices()) == {"golden", "cpu", "emulator", "verilator"}
+    assert set(devices()) == {"golden", "cpu", "cuda", "emulator", "verilator"}
 
 
 def test_logits_are_the_golden_integers(session, expected):

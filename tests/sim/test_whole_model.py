@@ -44,6 +44,13 @@ GEOMETRIES = {
     "odd": {"hidden": 45, "layers": 2, "inner": 77, "vocab": 97},
     "smallest": {"hidden": 3, "layers": 1, "inner": 5, "vocab": 7},
     "tails": {"hidden": 130, "layers": 3, "inner": 259, "vocab": 211},
+    "reservoir": {
+        "hidden": 43,
+        "layers": 3,
+        "inner": 61,
+        "vocab": 83,
+        "reservoir": {"seed": 6, "shared": True, "fixed": {"f": [0, 1], "i": [2], "gate": [0]}, "mixer_only": [1, 2]},
+    },
 }
 
 
@@ -60,13 +67,13 @@ def models(tmp_path_factory):
 @pytest.mark.parametrize("config", [TINY, WIDE], ids=lambda c: c.name)
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_tokens_are_bit_exact(models, config, geometry):
-    model = models[geometry]
+    model, sizes = models[geometry], models[geometry].geometry
     rng = np.random.default_rng(11)
     with CoSimulation(model, config) as cosim:
-        for token in rng.integers(0, model.geometry.vocab, 4):
+        for token in rng.integers(0, sizes.vocab, 4):
             checked = cosim.step(int(token))
-            layer = 5 * model.geometry.hidden + 2 * model.geometry.inner
-            assert checked.integers == model.geometry.hidden + model.geometry.layers * layer + model.geometry.vocab
+            layers = 4 * sizes.layers * sizes.hidden + len(sizes.glu_layers) * (sizes.hidden + 2 * sizes.inner)
+            assert checked.integers == sizes.hidden + layers + sizes.vocab
 
 
 @pytest.mark.parametrize(
