@@ -18,6 +18,7 @@ from lm_eval.api.model import LM
 
 import sterna
 from sterna.cli.main import main
+from sterna.cli.tasks import text as table
 from sterna.errors import SternaError
 from sterna.importer import import_checkpoint
 from sterna.runtime import runners
@@ -124,13 +125,17 @@ def test_perplexity_by_hand(model: Path, data: Path) -> None:
     assert "chance" not in task
 
 
-def test_greedy_is_what_the_model_continues_with(model: Path) -> None:
+def test_greedy_is_what_the_model_continues_with(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     context = (40, 41, 42)
     with sterna.load(model, "cpu") as session:
         made = session.generate(context, tokens=5, stop_at_eos=False).run().ids
+        session.reset()
+        late = [7, *session.generate([*context, 7], tokens=3, stop_at_eos=False).run().ids]  # right after a wrong start
+    assert made[0] != 7
+    monkeypatch.setattr(likelihood, "LOGITS", 1)  # position by position
     other = [*made[:-1], (made[-1] + 1) % 261]
     with open_runner(model, "golden", {}) as runner:
-        requests = [Request(context, tuple(ids)) for ids in (made, made[:2], other, other[-1:])]
+        requests = [Request(context, tuple(ids)) for ids in (made, made[:2], other, late)]
         found = Plan(requests, share=True).run(runner, lambda tokens: None)
     assert [score.greedy for score in found] == [True, True, False, False]
 
@@ -385,6 +390,14 @@ def test_table(model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert lines[-1].startswith("golden, ")
 
 
+def test_accuracies_that_say_nothing_are_marked() -> None:
+    known = {"n": 9, "acc": 0.7, "acc_stderr": 0.05, "chance": 0.25, "majority": 0.5}
+    tasks = {"known": known, "guessed": known | {"acc": 0.59}, "biased": known | {"majority": 0.65}}
+    lines = table({"tasks": tasks, "device": "cpu", "seconds": 1.0}).splitlines()
+    assert ["*" in line for line in lines[1:4]] == [False, True, True]
+    assert "*" not in table({"tasks": {"known": known}, "device": "cpu", "seconds": 1.0})
+
+
 def test_listing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", "MODEL", "--tasks", "list"]) == 0
     text = capsys.readouterr().out
@@ -486,6 +499,17 @@ def language_model(model: Path) -> Any:
 
 def request(kind: str, *arguments: Any) -> Instance:
     return Instance(request_type=kind, doc={}, arguments=arguments, idx=0)
+
+
+def test_a_context_starts_as_the_tokenizer_starts_a_sequence(language_model: Any) -> None:
+    class Backend:
+        def encode(self, text: str, *, start: bool) -> list[int]:
+            return [1] * start + list(text.encode())
+
+    other = SternaLM(language_model._runner, Tokenizer(Backend()), start=0, end=0)  # type: ignore[arg-type]
+    assert other.tok_encode("ab") == [1, 97, 98]
+    assert other._encode_pair("a", "b") == ([1, 97], [98])
+    assert other.tok_encode("ab", add_special_tokens=False) == [97, 98]
 
 
 def test_rolling_likelihood_scores_the_first_token_too(language_model: Any, model: Path) -> None:

@@ -43,8 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "eval",
         help="score a text or zero-shot tasks; agreement with the reference",
-        description="Score a text: perplexity, bits per byte, and agreement with the float32 reference. Or score "
-        "zero-shot tasks: accuracies with standard errors.",
+        description="Score a text (perplexity, bits per byte, agreement with the reference) or zero-shot tasks.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

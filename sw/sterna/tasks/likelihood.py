@@ -70,17 +70,11 @@ class Plan:
         for questions in _slices(self._questions, runner.batch):
             after = _run(runner, [question.prefix for question in questions], None, lambda *_: None, count)
             rows = [(column, row) for column, question in enumerate(questions) for row in question.rows]
-            rows.sort(key=lambda item: len(item[1].ids))  # rows of one length end together
+            rows.sort(key=lambda item: len(item[1].ids))
             for part in _slices(rows, runner.batch):
                 columns, running = zip(*part, strict=True)
                 start = None if after is None else after[:, list(columns)]
-                sums = [scores[row.request] for row in running]
-                targets = [np.array(row.targets) for row in running]
-
-                def use(row: int, position: int, logits: FloatArray) -> None:
-                    sums[row].add(logits, targets[row][position : position + len(logits)])  # noqa: B023  # runs at once
-
-                _run(runner, [row.ids for row in running], start, use, count)
+                _run(runner, [row.ids for row in running], start, _adding(running, scores), count)
         return [score.result() for score in scores]
 
 
@@ -103,6 +97,19 @@ class _Sum:
         return Score(math.fsum(self._terms), self._greedy)
 
 
+_Use = Callable[[int, int, FloatArray], object]
+
+
+def _adding(rows: Sequence[_Row], scores: Sequence[_Sum]) -> _Use:
+    """What adds the logits of rows to the scores of their requests."""
+
+    def use(index: int, position: int, logits: FloatArray) -> None:
+        row = rows[index]
+        scores[row.request].add(logits, np.array(row.targets[position : position + len(logits)]))
+
+    return use
+
+
 def _questions(requests: Sequence[Request], share: bool) -> Iterator[_Question]:
     if share:
         for context, group in itertools.groupby(enumerate(requests), key=lambda item: item[1].context):
@@ -121,20 +128,20 @@ def _run(
     runner: Runner,
     rows: Sequence[Sequence[int]],
     start: StateArray | None,
-    use: Callable[[int, int, FloatArray], object],
+    use: _Use,
     count: Callable[[int], object],
 ) -> StateArray | None:
-    """Run rows of different lengths side by side, each from its column of ``start`` (None: fresh).
+    """Run rows, shortest first, side by side, each from its column of ``start`` (None: fresh).
 
     ``use`` gets the row, the position in it, and logits [n, vocab]. Returns the state after each row's last token, None
     if the runner does not tell it.
     """
-    running = sorted(range(len(rows)), key=lambda row: len(rows[row]))
+    running = list(range(len(rows)))
     if start is None:
         runner.reset(len(rows))
     else:
-        runner.resume(start[:, running])
-    order, states, position = list(running), [], 0
+        runner.resume(start)
+    states, position = [], 0
     while running:
         stop = len(rows[running[0]])
         while position < stop:
@@ -151,7 +158,7 @@ def _run(
             states.append(state[:, :ended])
             if running:
                 runner.resume(state[:, ended:])
-    return np.concatenate(states, axis=1)[:, np.argsort(order)] if states else None
+    return np.concatenate(states, axis=1) if states else None
 
 
 def _slices(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
