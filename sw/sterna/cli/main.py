@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from sterna.cli import compare, generate, import_, info, train
 from sterna.cli import eval as eval_
-from sterna.cli import generate, import_, info, train
 from sterna.errors import SternaError
 
 _DESCRIPTION = "Ternary, MatMul-free language models: from a checkpoint to text made by an FPGA accelerator."
@@ -54,6 +54,7 @@ def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     import_.add_parser(subparsers)
     info.add_parser(subparsers)
+    compare.add_parser(subparsers)
     generate.add_parser(subparsers)
     eval_.add_parser(subparsers)
     train.add_parser(subparsers, complete=next(iter(arguments), None) == train.NAME)
