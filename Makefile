@@ -35,4 +35,4 @@ clean: ## remove everything that was built
 	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[hw]" && touch $@
 
 .venv/dev.stamp: .venv/sim.stamp
-	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[hw,train,eval,dev]" && touch $@
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[hw,bitstream,train,eval,dev]" && touch $@

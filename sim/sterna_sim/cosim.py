@@ -16,8 +16,8 @@ from sterna.golden.model import GoldenModel, Trace
 from sterna.model.integer import IntegerModel
 from sterna.model.store import Model
 from sterna.spec.config import HardwareConfig
-from sterna_sim.build import Progress
-from sterna_sim.memory import MemoryModel
+from sterna_sim.compile import Progress
+from sterna_sim.memory import Memory
 from sterna_sim.transport import VerilatorTransport
 
 
@@ -43,7 +43,7 @@ class CoSimulation:
     Args:
         model: What runs.
         config: The build it runs on.
-        memory: The memory behind it.
+        memory: The memory behind it, or its name.
         waves: File for the waves (FST).
         progress: Called with a few words at each step of a build of the simulator.
     """
@@ -53,7 +53,7 @@ class CoSimulation:
         model: Model,
         config: HardwareConfig,
         *,
-        memory: MemoryModel | None = None,
+        memory: Memory | str | None = None,
         waves: Path | None = None,
         progress: Progress | None = None,
     ) -> None:

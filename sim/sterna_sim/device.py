@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sterna.errors import DeviceError
-from sterna_sim.memory import MemoryModel
+from sterna_sim.native import MemoryConfig
 
 POLL_INTERVAL = 60  # cycles between two looks at a register while waiting
 
@@ -27,19 +27,6 @@ class Outcome(IntEnum):
     RUNNING = 0  # the cycles are spent
     MET = 1
     QUIET = 2  # the memory port has been idle for too long
-
-
-class _Config(ctypes.Structure):
-    _fields_ = (
-        ("bytes", ctypes.c_uint64),
-        ("seed", ctypes.c_uint64),
-        ("latency", ctypes.c_uint32),
-        ("beats_numerator", ctypes.c_uint32),
-        ("beats_denominator", ctypes.c_uint32),
-        ("stall_threshold", ctypes.c_uint32),
-        ("refresh_interval", ctypes.c_uint32),
-        ("refresh_cycles", ctypes.c_uint32),
-    )
 
 
 class _Counters(ctypes.Structure):
@@ -70,14 +57,14 @@ def _load(path: Path) -> ctypes.CDLL:
     pointer = ctypes.c_void_p
     table: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
         ("beat_bytes", u32, ()),
-        ("create", handle, (ctypes.POINTER(_Config), text, u64, u64)),
+        ("create", handle, (ctypes.POINTER(MemoryConfig), text, u64, u64)),
         ("destroy", None, (handle,)),
         ("reset", None, (handle,)),
         ("cycle", u64, (handle,)),
         ("fault", text, (handle,)),
         ("memory_read", ctypes.c_int, (handle, u64, pointer, u64)),
         ("memory_write", ctypes.c_int, (handle, u64, pointer, u64)),
-        ("memory_fail", None, (handle, ctypes.c_int, u64, u64)),
+        ("memory_fail", ctypes.c_int, (handle, ctypes.c_int, u64, u64)),
         ("memory_counters", None, (handle, ctypes.POINTER(_Counters))),
         ("register_read", ctypes.c_int, (handle, u32, ctypes.POINTER(u32))),
         ("register_write", ctypes.c_int, (handle, u32, u32)),
@@ -101,24 +88,14 @@ class Device:
     """
 
     def __init__(
-        self, library: Path, memory: MemoryModel, *, waves: Path | None = None, wave_cycles: range | None = None
+        self, library: Path, memory: MemoryConfig, *, waves: Path | None = None, wave_cycles: range | None = None
     ):
         self._library = _load(library)
         window = wave_cycles if wave_cycles is not None else range(0, (1 << 64) - 1)
-        config = _Config(
-            memory.size,
-            memory.seed,
-            memory.latency,
-            memory.beats_numerator,
-            memory.beats_denominator,
-            int(memory.stall * (1 << 32)),
-            memory.refresh_interval,
-            memory.refresh_cycles,
-        )
         path = os.fsencode(waves) if waves else None
-        handle = self._library.sterna_create(ctypes.byref(config), path, window.start, window.stop)
+        handle = self._library.sterna_create(ctypes.byref(memory), path, window.start, window.stop)
         if not handle:
-            raise DeviceError(f"the host has no room for a simulated memory of {memory.size} bytes")
+            raise DeviceError(f"the host has no room for a simulated memory of {memory.bytes} bytes")
         self._handle = ctypes.c_void_p(handle)
         self._close: Callable[[], object] = weakref.finalize(self, self._library.sterna_destroy, self._handle)
 
@@ -219,12 +196,13 @@ class Device:
 
     def _fail(self, writes: int, addresses: range | None) -> None:
         window = addresses if addresses is not None else range(0)
-        self._library.sterna_memory_fail(self._live(), writes, window.start, window.stop)
+        if not self._library.sterna_memory_fail(self._live(), writes, window.start, window.stop):
+            raise DeviceError("the DRAM controller answers every access as good: no error can be injected behind it")
 
     def _require(self, address: int, size: int, done: int) -> None:
         if not done:
             raise DeviceError(
-                f"{size} bytes at 0x{address:x} lie outside the simulated memory; choose a larger MemoryModel.size"
+                f"{size} bytes at 0x{address:x} lie outside the simulated memory; choose a larger memory model"
             )
 
     def _live(self) -> ctypes.c_void_p:

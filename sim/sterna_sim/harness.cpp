@@ -1,6 +1,4 @@
 // The accelerator as a device: clock, register port, memory, traces, behind a C ABI that Python loads (device.py).
-#include <sys/mman.h>
-
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -8,8 +6,14 @@
 #include <vector>
 
 #include "Vsterna.h"
+#include "config.hpp"
 #include "fault.hpp"
+#include "store.hpp"
+#if STERNA_CONTROLLER
+#include "controller.hpp"
+#else
 #include "memory.hpp"
+#endif
 #include "verilated.h"
 #if VM_TRACE_FST
 #include "verilated_fst_c.h"
@@ -17,24 +21,11 @@
 
 namespace sterna {
 
-class Store {
-public:
-    explicit Store(uint64_t bytes) : bytes_(bytes) {
-        // Pages come into being when they are written, so a large memory costs what is used of it.
-        void* pages = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (pages == MAP_FAILED) throw std::bad_alloc();
-        data_ = static_cast<uint8_t*>(pages);
-    }
-    ~Store() { munmap(data_, bytes_); }
-    Store(const Store&) = delete;
-    Store& operator=(const Store&) = delete;
-    uint8_t* data() { return data_; }
-    bool holds(uint64_t address, uint64_t size) const { return size <= bytes_ && address <= bytes_ - size; }
-
-private:
-    uint64_t bytes_;
-    uint8_t* data_;
-};
+#if STERNA_CONTROLLER
+using Memory = ControllerMemory<Vsterna>;
+#else
+using Memory = AxiMemory<Vsterna>;
+#endif
 
 enum Outcome : int { RUNNING = 0, MET = 1, QUIET = 2, FAULT = -1 };
 
@@ -42,7 +33,7 @@ class Device {
 public:
     // `waves`: file for the signals of cycles first..last-1, or null; only in a library built for waves.
     Device(const MemoryConfig& config, const char* waves, uint64_t first, uint64_t last)
-        : store(config.bytes), top_(traced(context_, waves), "sterna"), memory(config, store.data(), fault) {
+        : store(config.bytes), top_(traced(context_, waves), "sterna"), memory(config, store, fault) {
         open_waves(waves, first, last);
         top_.s_axil_wstrb = 0xF;
         reset();
@@ -112,7 +103,7 @@ public:
         for (;;) {
             if (!register_read(offset, value)) return FAULT;
             if (value & mask) return MET;
-            uint64_t busy = memory.counters.last_transfer > wait_start_ ? memory.counters.last_transfer : wait_start_;
+            uint64_t busy = memory.rules.counters.last_transfer > wait_start_ ? memory.rules.counters.last_transfer : wait_start_;
             if (cycle - busy > quiet) return QUIET;
             if (cycle >= end && cycle > start) return RUNNING;
             for (uint64_t i = 0; i < interval && !fault.raised(); ++i) clock();
@@ -193,7 +184,7 @@ private:
 #endif
 
 public:
-    AxiMemory memory;
+    Memory memory;
 };
 
 }  // namespace sterna
@@ -201,7 +192,7 @@ public:
 using sterna::Device;
 #define API extern "C" __attribute__((visibility("default")))
 
-API uint32_t sterna_beat_bytes() { return sterna::AxiMemory::BEAT_BYTES; }
+API uint32_t sterna_beat_bytes() { return sterna::Memory::BEAT_BYTES; }
 
 API Device* sterna_create(const sterna::MemoryConfig* config, const char* waves, uint64_t first, uint64_t last) {
     try {
@@ -225,10 +216,12 @@ API int sterna_memory_write(Device* device, uint64_t address, const uint8_t* dat
     std::memcpy(device->store.data() + address, data, size);
     return 1;
 }
-API void sterna_memory_fail(Device* device, int writes, uint64_t first, uint64_t last) {
+API int sterna_memory_fail(Device* device, int writes, uint64_t first, uint64_t last) {
+    if (!sterna::Memory::CAN_FAIL && first != last) return 0;
     (writes ? device->memory.failing_writes : device->memory.failing_reads) = {first, last};
+    return 1;
 }
-API void sterna_memory_counters(const Device* device, sterna::MemoryCounters* counters) { *counters = device->memory.counters; }
+API void sterna_memory_counters(const Device* device, sterna::MemoryCounters* counters) { *counters = device->memory.rules.counters; }
 
 API int sterna_register_read(Device* device, uint32_t offset, uint32_t* value) { return device->register_read(offset, *value); }
 API int sterna_register_write(Device* device, uint32_t offset, uint32_t value) { return device->register_write(offset, value); }

@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Protocol
 
 from sterna.errors import SternaError
+
+PORT_BYTES = 16  # data width of the DDR3 models: a burst of the chip in each beat
+
+
+class Memory(Protocol):
+    """What all models have in common; which one it is decides how the simulator is built and configured."""
+
+    @property
+    def size(self) -> int:
+        """Bytes; host memory is taken only for what is written."""
+        ...
+
+    def peak_bytes(self, beat_bytes: int) -> float:
+        """Bytes a cycle of a long sequential read through a port of ``beat_bytes``: the unit of the roofline.
+
+        Raises:
+            SternaError: the memory has a port of another width.
+        """
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,22 +53,22 @@ class MemoryModel:
     size: int = 1 << 30  # bytes; host memory is taken only for what is written
 
     def __post_init__(self) -> None:
-        checks = {
-            "latency must be 1..1000000 cycles": 1 <= self.latency <= 1_000_000,
-            "beats_numerator / beats_denominator must be above 0 and at most 1": (
-                1 <= self.beats_numerator <= self.beats_denominator <= 1 << 16
-            ),
-            "stall must be at least 0 and below 1": 0 <= self.stall < 1,
-            "seed must be 0..2**63 - 1": 0 <= self.seed < 1 << 63,
-            "refresh_cycles must be below refresh_interval": (
-                0 <= self.refresh_cycles < self.refresh_interval < 1 << 32
-                or self.refresh_cycles == self.refresh_interval == 0
-            ),
-            "size must be at least 4096 bytes": self.size >= 4096,
-        }
-        for text, holds in checks.items():
-            if not holds:
-                raise SternaError(f"memory model: {text} ({self})")
+        _check(
+            self,
+            {
+                "latency must be 1..1000000 cycles": 1 <= self.latency <= 1_000_000,
+                "beats_numerator / beats_denominator must be above 0 and at most 1": (
+                    1 <= self.beats_numerator <= self.beats_denominator <= 1 << 16
+                ),
+                "stall must be at least 0 and below 1": 0 <= self.stall < 1,
+                "seed must be 0..2**63 - 1": 0 <= self.seed < 1 << 63,
+                "refresh_cycles must be below refresh_interval": (
+                    0 <= self.refresh_cycles < self.refresh_interval < 1 << 32
+                    or self.refresh_cycles == self.refresh_interval == 0
+                ),
+                "size must be at least 4096 bytes": self.size >= 4096,
+            },
+        )
 
     @property
     def peak(self) -> Fraction:
@@ -60,3 +81,109 @@ class MemoryModel:
     def peak_bytes(self, beat_bytes: int) -> float:
         """Bytes a cycle of a long sequential read through a port of ``beat_bytes``."""
         return float(self.peak * beat_bytes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ddr3Model:
+    """A DDR3 chip behind LiteDRAM's AXI4 port, as the controller of ``ecpix5-ddr3`` times it.
+
+    Fields are cycles of the port's clock (75 MHz: half the DRAM's) unless they say otherwise, and go together: they
+    were read off the controller, and ``tests/sim/test_memory_models.py`` compares both beat by beat. The rates are
+    measured (``python -m sterna_sim.traffic``), in bytes a cycle; the port's limit is 8.
+    """
+
+    sequential: float = 7.446  # long sequential read, bursts of 64 beats
+    random: float = 4.071  # reads of 64 bytes at random places of 4 MiB, eight in flight
+    row_bytes: int = 2048  # of one row of one bank; consecutive rows of the address space are in consecutive banks
+    banks: int = 8
+    buffered_beats: int = 16  # in flight, each way
+    queue_cycles: int = 2  # from the port's accepting a beat to its bank's decision
+    read_cycles: int = 16  # from a read command to the beat on the port
+    write_cycles: int = 4  # from a write command to its response
+    column_cycles: int = 2  # tCCD, from one column command to the next
+    trcd: int = 2
+    trp: int = 2
+    tras: int = 4
+    trc: int = 5
+    write_recovery: int = 7  # from a write command to a precharge
+    read_to_write: int = 13  # from the decision to write to the write command
+    write_to_read: int = 8  # from a write command to a read command
+    refresh_interval: int = 586  # tREFI
+    refresh_cycles: int = 25  # from the last bank's coming to rest to the next command: tRP, tRFC, and three
+    size: int = 1 << 29  # bytes
+
+    @property
+    def row_gap(self) -> int:
+        """Cycles between the last beat of a row and the first of the next bank's, precharged row, in a long read."""
+        return 1 + self.queue_cycles + 1 + 1 + self.trcd + 1
+
+    def peak_bytes(self, beat_bytes: int) -> float:
+        """See :meth:`Memory.peak_bytes`."""
+        _require_port(beat_bytes)
+        return self.sequential
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControllerModel:
+    """The LiteDRAM core of a recipe, Verilated, with a DDR3 chip behind its DFI.
+
+    The chip's times are nanoseconds of its data sheet (Micron MT41K256M16, DDR3-1600, 2 KiB pages), or clocks of the
+    DRAM where ``_clocks`` says so, whichever is longer; a command that comes too early is a fault.
+    """
+
+    recipe: str = "ecpix5-ddr3"
+    sequential: float = Ddr3Model.sequential
+    trcd: float = 13.75
+    trp: float = 13.75
+    tras: float = 35
+    trc: float = 48.75
+    trrd: float = 7.5
+    trrd_clocks: int = 4
+    tfaw: float = 40
+    tccd_clocks: int = 4
+    trtp: float = 7.5
+    trtp_clocks: int = 4
+    twr: float = 15
+    twtr: float = 7.5
+    twtr_clocks: int = 4
+    trfc: float = 260
+    trefi: float = 7800
+    size: int = 1 << 29  # bytes
+
+    def peak_bytes(self, beat_bytes: int) -> float:
+        """See :meth:`Memory.peak_bytes`."""
+        _require_port(beat_bytes)
+        return self.sequential
+
+
+def _require_port(beat_bytes: int) -> None:
+    if beat_bytes != PORT_BYTES:
+        raise SternaError(
+            f"the DDR3 memory has a port of {PORT_BYTES} bytes, the accelerator one of {beat_bytes}: choose a "
+            "configuration with beats of 16 bytes, such as ecpix5"
+        )
+
+
+def _check(model: object, checks: Mapping[str, bool]) -> None:
+    for text, holds in checks.items():
+        if not holds:
+            raise SternaError(f"memory model: {text} ({model})")
+
+
+MODELS: dict[str, Memory] = {
+    "ideal": MemoryModel(),
+    "ecp5-ddr3": Ddr3Model(),
+    "ecp5-ddr3-litedram": ControllerModel(),
+}
+
+
+def memory_model(name: str) -> Memory:
+    """The model called ``name``.
+
+    Raises:
+        SternaError: there is none of this name.
+    """
+    try:
+        return MODELS[name]
+    except KeyError:
+        raise SternaError(f"there is no memory model {name!r}; choose one of {', '.join(MODELS)}") from None

@@ -13,8 +13,10 @@ from sterna.errors import DeviceError, SternaError
 from sterna.spec.config import HardwareConfig, preset
 from sterna.spec.registers import Control, Status
 from sterna_sim import build
+from sterna_sim.compile import Progress
 from sterna_sim.device import Device, Outcome, Traffic
-from sterna_sim.memory import MemoryModel
+from sterna_sim.memory import Memory, MemoryModel, memory_model
+from sterna_sim.native import memory_config
 
 CHUNK_CYCLES = 50_000  # between two looks at the wall clock; a fraction of a second
 
@@ -26,7 +28,7 @@ class VerilatorTransport(Transport):
 
     Args:
         config: The configuration, or the name of a preset.
-        memory: How the memory behaves.
+        memory: How the memory behaves, or the name of a model (``sterna_sim.memory.MODELS``).
         waves: File for the waves (FST); needs a slower build of its own.
         wave_cycles: Cycles to record, counted from the making of the device; all when None.
         verilog: Verilog of the top module instead of the generated one.
@@ -36,7 +38,7 @@ class VerilatorTransport(Transport):
         progress: Called with a few words at each step of a build.
 
     Raises:
-        SternaError: an unknown preset, or the simulator cannot be built.
+        SternaError: an unknown preset or memory model, a memory that does not fit the port, or a failed build.
         DeviceError: no host memory, or the library does not fit the configuration.
     """
 
@@ -44,24 +46,26 @@ class VerilatorTransport(Transport):
         self,
         config: HardwareConfig | str = "sim-small",
         *,
-        memory: MemoryModel | None = None,
+        memory: Memory | str | None = None,
         waves: Path | str | None = None,
         wave_cycles: range | None = None,
         verilog: str | None = None,
         timeout: float = 3600.0,
         cycle_limit: int = 1_000_000_000,
         quiet_limit: int = 500_000,
-        progress: build.Progress | None = None,
+        progress: Progress | None = None,
     ):
         self._config = preset(config) if isinstance(config, str) else config
-        self._memory = memory if memory is not None else MemoryModel()
+        self._memory: Memory = memory_model(memory) if isinstance(memory, str) else memory or MemoryModel()
+        self._memory.peak_bytes(self._config.beat_bytes)  # refuses a port of another width
         self._timeout, self._cycle_limit, self._quiet_limit = timeout, cycle_limit, quiet_limit
         target = Path(waves).resolve() if waves is not None else None
         if target is not None:
             _require_writable(target)
         text = verilog if verilog is not None else build.verilog(self._config, progress=progress)
-        library = build.library(text, waves=target is not None, progress=progress)
-        self._device = Device(library, self._memory, waves=target, wave_cycles=wave_cycles)
+        dram = build.controller(self._memory, progress=progress)
+        library = build.library(text, dram=dram, waves=target is not None, progress=progress)
+        self._device = Device(library, memory_config(self._memory, dram), waves=target, wave_cycles=wave_cycles)
         if self._device.beat_bytes != self._config.beat_bytes:
             width = self._device.beat_bytes
             self.close()
@@ -75,7 +79,7 @@ class VerilatorTransport(Transport):
         return self._config
 
     @property
-    def memory(self) -> MemoryModel:
+    def memory(self) -> Memory:
         """The memory behind the accelerator, with its peak rate."""
         return self._memory
 

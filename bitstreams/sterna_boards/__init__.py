@@ -1,0 +1,1 @@
+"""Boards: memory controllers, top levels and the build flow."""

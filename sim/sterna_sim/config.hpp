@@ -1,0 +1,59 @@
+// What Python chooses about the memory; mirrors the structures of native.py.
+#pragma once
+
+#include <cstdint>
+
+namespace sterna {
+
+enum MemoryKind : uint32_t { IDEAL = 0, DDR3 = 1, CONTROLLER = 2 };
+
+// A memory of constant rate and latency (MemoryModel).
+struct IdealConfig {
+    uint32_t latency;            // cycles from the address handshake to the first data beat (or the write response)
+    uint32_t beats_numerator;    // a direction moves at most numerator beats
+    uint32_t beats_denominator;  // in denominator cycles
+    uint32_t refresh_interval;   // every so many cycles (0: never) ...
+    uint32_t refresh_cycles;     // ... no data moves for so many cycles
+};
+
+// A DRAM behind a controller that works on one bank at a time (Ddr3Model). Cycles of the port's clock.
+struct Ddr3Config {
+    uint32_t row_bytes;          // of one row of one bank; consecutive rows of the address space are in consecutive banks
+    uint32_t banks;
+    uint32_t buffered_beats;     // beats in flight, each way
+    uint32_t queue_cycles;       // from accepting a beat to its bank's decision
+    uint32_t read_cycles;        // from a read command to the beat on the port
+    uint32_t write_cycles;       // from a write command to the beat having left the buffer
+    uint32_t column_cycles;      // from one column command to the next
+    uint32_t trcd, trp, tras, trc;
+    uint32_t write_recovery;     // from a write command to a precharge
+    uint32_t read_to_write;      // from the decision to write to the write command
+    uint32_t write_to_read;      // from a write command to a read command
+    uint32_t refresh_interval;   // from one refresh to the next
+    uint32_t refresh_cycles;     // from the last bank's coming to rest to the next command
+};
+
+// The chip behind a controller's DFI, in clocks of the DRAM unless it says cycles (ControllerModel).
+struct ChipConfig {
+    uint32_t init_register;                // word address of the register that opens the port
+    uint32_t read_latency, write_latency;  // cycles, of the PHY
+    uint32_t bank_bits, column_bits;
+    uint32_t cl, cwl;
+    uint32_t trcd, trp, tras, trc, trrd, tfaw, tccd, trtp, twr, twtr, trfc, trefi;
+};
+
+struct MemoryConfig {
+    uint64_t bytes;
+    uint64_t seed;
+    uint32_t stall_threshold;  // chance of a stall on a channel in a cycle, of 2**32
+    uint32_t kind;
+    IdealConfig ideal;
+    Ddr3Config ddr3;
+    ChipConfig chip;
+};
+
+struct MemoryCounters {
+    uint64_t read_bursts = 0, read_beats = 0, write_bursts = 0, write_beats = 0, last_transfer = 0;
+};
+
+}  // namespace sterna

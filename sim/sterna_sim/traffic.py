@@ -1,0 +1,224 @@
+"""Measures memory models with traffic of their own, without an accelerator: ``python -m sterna_sim.traffic``.
+
+The manager behaves as the accelerator's ports do (``traffic.cpp``): reads with up to eight bursts in flight, an address
+every second cycle at most, data taken at once; writes one burst after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import sys
+import weakref
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sterna.errors import DeviceError, SternaError
+from sterna_sim.build import controller, traffic_library
+from sterna_sim.compile import Progress
+from sterna_sim.memory import MODELS, PORT_BYTES, Memory, memory_model
+from sterna_sim.native import MemoryConfig, memory_config
+
+OUTSTANDING = 8  # read bursts in flight, as in the configuration ecpix5
+SETTLE_CYCLES = 8  # from the opening of the port to the first burst
+LIMIT_CYCLES = 100_000_000  # of one run
+DDR3_MODELS = ("ecp5-ddr3", "ecp5-ddr3-litedram")
+
+
+class _BurstList(ctypes.Structure):
+    _fields_ = (
+        ("addresses", ctypes.c_void_p),
+        ("beats", ctypes.c_void_p),
+        ("count", ctypes.c_uint64),
+        ("arrivals", ctypes.c_void_p),
+    )
+
+
+@dataclass(frozen=True)
+class Bursts:
+    """Bursts in the order in which they are asked for: byte addresses and numbers of beats, both [bursts]."""
+
+    addresses: npt.NDArray[np.uint32]
+    beats: npt.NDArray[np.uint16]
+
+    @classmethod
+    def sequential(cls, beats: int, *, burst: int, start: int = 0) -> Bursts:
+        """``beats`` beats from ``start`` on, ``burst`` in each burst."""
+        count = beats // burst
+        addresses = start + np.arange(count, dtype=np.uint32) * np.uint32(burst * PORT_BYTES)
+        return cls(addresses.astype(np.uint32), np.full(count, burst, np.uint16))
+
+    @classmethod
+    def random(cls, beats: int, *, burst: int, span: int = 1 << 22, seed: int = 1) -> Bursts:
+        """``beats`` beats in bursts of ``burst`` at multiples of their size in the first ``span`` bytes."""
+        places = np.random.default_rng(seed).integers(0, span // (burst * PORT_BYTES), beats // burst)
+        return cls((places * burst * PORT_BYTES).astype(np.uint32), np.full(len(places), burst, np.uint16))
+
+    @classmethod
+    def none(cls) -> Bursts:
+        """No burst."""
+        return cls(np.empty(0, np.uint32), np.empty(0, np.uint16))
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run took: all cycles, and the cycle of each beat, counted from the first request."""
+
+    cycles: int
+    reads: npt.NDArray[np.uint64]  # [beats read], on R
+    writes: npt.NDArray[np.uint64]  # [beats written], on W
+
+    @property
+    def bytes_per_cycle(self) -> float:
+        """Of both directions together."""
+        return (len(self.reads) + len(self.writes)) * PORT_BYTES / self.cycles
+
+
+class Traffic:
+    """A memory model with a manager at its port of 16 bytes.
+
+    Args:
+        memory: The model, or its name.
+        outstanding: Read bursts in flight at most.
+        progress: Called with a few words at each step of a build.
+
+    Raises:
+        SternaError: no such model, or the library cannot be built.
+    """
+
+    def __init__(
+        self, memory: Memory | str, *, outstanding: int = OUTSTANDING, progress: Progress | None = None
+    ) -> None:
+        model = memory_model(memory) if isinstance(memory, str) else memory
+        dram = controller(model, progress=progress)
+        self._outstanding, self._size = outstanding, model.size
+        self._library = _load(traffic_library(dram=dram, progress=progress))
+        handle = self._library.sterna_traffic_create(ctypes.byref(memory_config(model, dram)))
+        if not handle:
+            raise DeviceError(f"the host has no room for a simulated memory of {model.size} bytes")
+        self._handle = ctypes.c_void_p(handle)
+        weakref.finalize(self, self._library.sterna_traffic_destroy, self._handle)
+        self.idle(SETTLE_CYCLES)
+
+    @property
+    def contents(self) -> npt.NDArray[np.uint8]:
+        """The memory's bytes, [size], to be read and written behind the port; not valid without this object."""
+        pointer = ctypes.cast(self._library.sterna_traffic_memory(self._handle), ctypes.POINTER(ctypes.c_uint8))
+        return np.ctypeslib.as_array(pointer, (self._size,))
+
+    def idle(self, cycles: int) -> None:
+        """Clock the memory with nothing to do."""
+        self._library.sterna_traffic_idle(self._handle, cycles)
+
+    def run(self, reads: Bursts | None = None, writes: Bursts | None = None) -> Run:
+        """Run both lists side by side until everything is answered.
+
+        Raises:
+            DeviceError: a rule of the protocol or of the DRAM was broken, or data did not come.
+        """
+        read, read_arrivals = _list(reads or Bursts.none())
+        write, write_arrivals = _list(writes or Bursts.none())
+        cycles = self._library.sterna_traffic_run(
+            self._handle, ctypes.byref(read), ctypes.byref(write), self._outstanding, LIMIT_CYCLES
+        )
+        text = self._library.sterna_traffic_fault(self._handle).decode()
+        if text or not cycles:
+            raise DeviceError(f"simulated memory: {text or f'no answer within {LIMIT_CYCLES} cycles'}")
+        return Run(cycles, read_arrivals, write_arrivals)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Rates of a model in bytes a cycle, and its latency in cycles from a request to its first beat."""
+
+    model: str
+    first_beat: int  # of a read in a closed row, nothing else under way
+    sequential: float  # long read, bursts of 64 beats
+    random_64: float  # reads of 64 bytes at random places of 4 MiB
+    random_1024: float  # of 1024 bytes
+    sequential_write: float  # bursts of 16 beats, one at a time
+
+
+def rates(name: str, *, beats: int = 1 << 18, progress: Progress | None = None) -> Rates:
+    """Measure the model ``name`` with about ``beats`` beats for each rate."""
+
+    def rate(reads: Bursts | None = None, writes: Bursts | None = None) -> float:
+        return Traffic(name, progress=progress).run(reads, writes).bytes_per_cycle
+
+    return Rates(
+        model=name,
+        first_beat=int(Traffic(name, progress=progress).run(Bursts.sequential(1, burst=1)).reads[0]),
+        sequential=rate(Bursts.sequential(beats, burst=64)),
+        random_64=rate(Bursts.random(beats, burst=4)),
+        random_1024=rate(Bursts.random(beats, burst=64)),
+        sequential_write=rate(writes=Bursts.sequential(beats, burst=16)),
+    )
+
+
+def table(measured: list[Rates]) -> str:
+    """The rates in Markdown."""
+    lines = [
+        "| memory model | first beat, cycles | sequential read, B/cycle | random 64 B | random 1 KiB | write |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {m.model} | {m.first_beat} | {m.sequential:.3f} | {m.random_64:.3f} | {m.random_1024:.3f} "
+        f"| {m.sequential_write:.3f} |"
+        for m in measured
+    ]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Measure the models and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m sterna_sim.traffic", description=__doc__)
+    parser.add_argument("models", nargs="*", default=DDR3_MODELS, help=f"of {', '.join(MODELS)}")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    arguments = parser.parse_args()
+    try:
+        measured = [rates(name, progress=_note) for name in arguments.models]
+    except SternaError as error:
+        print(f"traffic: {error}", file=sys.stderr)
+        return error.exit_code
+    print(json.dumps([asdict(m) for m in measured], indent=2) if arguments.json else table(measured))
+    return 0
+
+
+def _list(bursts: Bursts) -> tuple[_BurstList, npt.NDArray[np.uint64]]:
+    """The C structure, and the array that it fills in."""
+    addresses, beats = np.ascontiguousarray(bursts.addresses), np.ascontiguousarray(bursts.beats)
+    arrivals = np.zeros(int(beats.sum()), np.uint64)
+    structure = _BurstList(addresses.ctypes.data, beats.ctypes.data, len(beats), arrivals.ctypes.data)
+    structure.arrays = (addresses, beats, arrivals)  # as long as the structure lives
+    return structure, arrivals
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
+    u32, u64, handle = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p
+    bursts = ctypes.POINTER(_BurstList)
+    table: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
+        ("create", handle, (ctypes.POINTER(MemoryConfig),)),
+        ("destroy", None, (handle,)),
+        ("fault", ctypes.c_char_p, (handle,)),
+        ("memory", handle, (handle,)),
+        ("idle", None, (handle, u64)),
+        ("run", u64, (handle, bursts, bursts, u32, u64)),
+    )
+    for name, result, arguments in table:
+        function = getattr(library, f"sterna_traffic_{name}")
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def _note(words: str) -> None:
+    print(f"traffic: {words}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
