@@ -25,7 +25,8 @@ class TrainConfig:
 
     The learning rate is a function of the elapsed fraction of the budget alone: a linear rise over `warmup`, then a
     cosine down to `final_lr`, halved from `halve_at` on. The fraction is tokens seen over `total_tokens` or, if larger,
-    seconds trained over `max_seconds`, so that a run limited by time ends with its schedule complete.
+    seconds trained over `max_seconds`, so that a run limited by time ends with its schedule complete. Such a run follows
+    the clock; one limited by tokens alone can be repeated bit for bit, also when it was killed and resumed on the way.
 
     Raises:
         SternaError: a value makes no sense.
@@ -53,7 +54,7 @@ class TrainConfig:
     log_steps: int = 20
     valid_steps: int = 500
     valid_chunks: int = 256
-    save_seconds: float = 300.0
+    save_seconds: float = 300.0  # between two saves of the state, at logged steps
 
     def __post_init__(self) -> None:
         for name in ("context", "batch", "micro_batch", "total_tokens", "log_steps", "valid_steps", "valid_chunks"):

@@ -76,6 +76,6 @@ def read(path: Path, *, identity: Mapping[str, Any]) -> dict[str, Any]:
 def restore(state: Mapping[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Put the tensors of `state` into `model` and `optimizer`; all processes must call."""
     options = StateDictOptions(full_state_dict=True)
-    set_model_state_dict(model, state["model"], options=options)
     if state["optimizer"] is not None:
         set_optimizer_state_dict(model, optimizer, state["optimizer"], options=options)
+    set_model_state_dict(model, state["model"], options=options)  # last: a fresh optimiser is filled by taking a step
