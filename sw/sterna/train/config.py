@@ -25,8 +25,8 @@ class TrainConfig:
 
     The learning rate is a function of the elapsed fraction of the budget alone: a linear rise over `warmup`, then a
     cosine down to `final_lr`, halved from `halve_at` on. The fraction is tokens seen over `total_tokens` or, if larger,
-    seconds trained over `max_seconds`, so that a run limited by time ends with its schedule complete. Such a run follows
-    the clock; one limited by tokens alone can be repeated bit for bit, also when it was killed and resumed on the way.
+    seconds trained over `max_seconds`, so that a run limited by time ends with its schedule complete. Such a run
+    follows the clock; one limited by tokens alone is the same bit for bit also when it is killed and resumed.
 
     Raises:
         SternaError: a value makes no sense.
