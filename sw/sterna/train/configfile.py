@@ -19,7 +19,7 @@ from sterna.train.config import TrainConfig
 
 __all__ = ["PRESETS", "build", "preset", "preset_table", "read_file", "read_setting", "to_toml"]
 
-PRESETS = ("tiny", "30m", "125m", "370m", "1.3b", "2.7b")
+PRESETS = ("tiny", "30m", "30m-reservoir", "125m", "370m", "1.3b", "2.7b")
 
 _HINTS = get_type_hints(TrainConfig)
 _WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
