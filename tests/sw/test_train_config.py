@@ -19,7 +19,7 @@ SIZES = {
     "tiny": (64, 2, 128, 512, 0.1495),
     "30m": (512, 8, 1536, 4096, 31.5),
     "30m-reservoir": (512, 9, 1536, 4096, 25.5),
-    "30m-reservoir": (512, 9, 1536, 4096, 26.0),
+    "30m-reservoir": (512, 9, 1536, 4096, 25.48),
     "125m": (768, 12, 2048, 32000, 134),
     "370m": (1024, 24, 2816, 32000, 374),
     "1.3b": (2048, 24, 5632, 32000, 1365),
@@ -28,7 +28,7 @@ SIZES = {
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_have_the_sizes_of_their_names(name: str) -> None:
+def test_presets_have_their_sizes(name: str) -> None:
     config = preset(name)
     sizes = Geometry.from_config(config.model.to_dict())
     hidden, layers, inner, vocabulary, millions = SIZES[name]
