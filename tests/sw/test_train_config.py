@@ -18,7 +18,6 @@ from sterna.train.configfile import PRESETS, build, preset, read_file, read_sett
 SIZES = {
     "tiny": (64, 2, 128, 512, 0.1495),
     "30m": (512, 8, 1536, 4096, 31.5),
-    "30m-reservoir": (512, 9, 1536, 4096, 25.5),
     "30m-reservoir": (512, 9, 1536, 4096, 25.48),
     "125m": (768, 12, 2048, 32000, 134),
     "370m": (1024, 24, 2816, 32000, 374),
