@@ -13,9 +13,10 @@ from checkpoints import write_checkpoint
 import sterna
 from sterna.errors import SternaError
 from sterna.importer import import_checkpoint
+from sterna.runtime import chunks, runners
 from sterna.runtime import evaluate as evaluate_module
-from sterna.runtime import runners
-from sterna.runtime.evaluate import compare, evaluate, read_tokens
+from sterna.runtime.chunks import read_tokens
+from sterna.runtime.evaluate import compare, evaluate
 from sterna.runtime.runners import load_float
 from sterna.runtime.tokenizer import Tokenizer
 
@@ -65,7 +66,7 @@ def test_devices_and_batches_agree(model: Path, text: Path, monkeypatch: pytest.
     cpu = evaluate(model, text, chunk=10, device="cpu", threads=1)
     assert cpu["nll"] == pytest.approx(golden["nll"], rel=1e-12)
     monkeypatch.setattr(runners._GoldenRunner, "batch", 3)
-    monkeypatch.setattr(evaluate_module, "LOGITS", 3 * 261 * 4)  # parts of four positions
+    monkeypatch.setattr(chunks, "LOGITS", 3 * 261 * 4)  # parts of four positions
     assert evaluate(model, text, chunk=10)["nll"] == pytest.approx(golden["nll"], rel=1e-12)
 
 
@@ -144,7 +145,7 @@ def test_reading(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     packed.write_bytes(lzma.compress(content.encode()))
     whole = read_tokens(plain, tokenizer)
     assert whole == read_tokens(packed, tokenizer) == tokenizer.encode(content)
-    monkeypatch.setattr(evaluate_module, "_CHARACTERS", 7)
+    monkeypatch.setattr(chunks, "_CHARACTERS", 7)
     for limit in (1, 500, len(whole), 10 * len(whole)):
         assert read_tokens(packed, tokenizer, max_tokens=limit) == whole[:limit]
 

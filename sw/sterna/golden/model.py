@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,19 +18,24 @@ from sterna.spec.numerics import BoolArray, IntArray
 
 @dataclass
 class Trace:
-    """What a token produced, in program order, and what was clamped or came largest.
+    """What a token produced, in program order, and how many results of each name were clamped.
 
     ``results`` holds (name, int64 [batch, rows]); names are "embedding", "layer 3 f", ..., "logits".
     """
 
     results: list[tuple[str, IntArray]] = field(default_factory=list)
-    saturations: int = 0
+    clamped: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def saturations(self) -> int:
+        """All results that were clamped."""
+        return self.clamped.total()
 
     def add(self, name: str, values: IntArray, clamped: BoolArray | None = None) -> None:
         """Record the results of one descriptor and where they were clamped."""
         self.results.append((name, values))
         if clamped is not None:
-            self.saturations += int(np.count_nonzero(clamped))
+            self.clamped[name] += int(np.count_nonzero(clamped))
 
 
 @dataclass

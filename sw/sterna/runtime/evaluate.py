@@ -8,7 +8,7 @@ bits, by the UTF-8 bytes that the scored tokens stand for (special tokens stand 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,16 @@ import numpy.typing as npt
 
 from sterna.errors import SternaError
 from sterna.progress import Progress, counting
+from sterna.runtime.chunks import Part, batches, read_chunks
 from sterna.runtime.load import GOLDEN
-from sterna.runtime.runners import REFERENCE, FloatArray, IdArray, open_runner
-from sterna.runtime.text import open_text
-from sterna.runtime.tokenizer import Tokenizer, check_ids, require
+from sterna.runtime.runners import REFERENCE, FloatArray, IdArray, Runner, open_runner
+from sterna.runtime.tokenizer import Tokenizer, require
 
 CHUNK = 512
 MARGINS = (0.3, 0.1)  # of the reference's two largest logits, above which agreement is counted apart
 
-LOGITS = 1 << 23  # logits held at a time
-_CHARACTERS = 1 << 16  # of text read at first; doubled while they give too few tokens
-_TAIL = 64  # tokens at the end of a partial read that the text after it might change
-
 DoubleArray = npt.NDArray[np.float64]
+Observe = Callable[[npt.NDArray[np.bool_]], object]
 
 
 def evaluate(
@@ -62,11 +59,11 @@ def evaluate(
         SternaError: the model, the text or the device cannot be used.
     """
     with open_runner(path, device, options) as runner:
-        tokenizer = require(_tokenizer(path), path)
-        chunks = _chunks(text, tokenizer, max_tokens=max_tokens, chunk=chunk, vocab=runner.vocab)
+        tokenizer = require(Tokenizer.open(path), path)
+        chunks = read_chunks(text, tokenizer, max_tokens=max_tokens, chunk=chunk, vocab=runner.vocab)
         score = _Score(tokenizer)
         with counting(progress, total=sum(map(len, chunks)), label=f"eval {device}", unit="token") as count:
-            for batch in _batches(chunks, runner.batch):
+            for batch in batches(chunks, runner.batch):
                 runner.reset(len(batch.ids))
                 for part in batch.parts(runner.vocab):
                     score.add(part, log_likelihoods(runner.run(part.ids), part.targets))
@@ -115,19 +112,51 @@ def compare(
             raise SternaError(
                 f"{reference} has a vocabulary of {yardstick.vocab}, {path} of {runner.vocab}: not one model"
             )
-        tokenizer = require(_tokenizer(path), path)
-        chunks = _chunks(text, tokenizer, max_tokens=max_tokens, chunk=chunk, vocab=runner.vocab)
-        ours, theirs, agreement = _Score(tokenizer), _Score(tokenizer), _Agreement()
-        with counting(progress, total=sum(map(len, chunks)), label=f"compare {device}", unit="token") as count:
-            for batch in _batches(chunks, runner.batch):
-                runner.reset(len(batch.ids))
-                yardstick.reset(len(batch.ids))
-                for part in batch.parts(runner.vocab):
-                    logits, expected = runner.run(part.ids), yardstick.run(part.ids)
-                    ours.add(part, log_likelihoods(logits, part.targets))
-                    theirs.add(part, log_likelihoods(expected, part.targets))
-                    agreement.add(logits[part.read], expected[part.read])
-                    count(part.positions)
+        tokenizer = require(Tokenizer.open(path), path)
+        result = compare_runners(
+            runner,
+            yardstick,
+            tokenizer,
+            text,
+            max_tokens=max_tokens,
+            chunk=chunk,
+            progress=progress,
+            label=f"compare {device}",
+        )
+    return {**result, "device": device, "chunk": chunk}
+
+
+def compare_runners(
+    runner: Runner,
+    yardstick: Runner,
+    tokenizer: Tokenizer,
+    text: str | Path,
+    *,
+    max_tokens: int | None,
+    chunk: int,
+    progress: Progress | None,
+    label: str,
+    numbers: int | None = None,
+    observe: Observe = lambda read: None,
+) -> dict[str, Any]:
+    """What :func:`compare` does, with runners that are open and of one vocabulary.
+
+    ``numbers`` is what the runners hold for a position, by default its logits. ``observe`` is called after each part
+    that both have run, with a mask [sequences, n] that is False where the part goes beyond the text.
+    """
+    chunks = read_chunks(text, tokenizer, max_tokens=max_tokens, chunk=chunk, vocab=runner.vocab)
+    ours, theirs, agreement = _Score(tokenizer), _Score(tokenizer), _Agreement()
+    with counting(progress, total=sum(map(len, chunks)), label=label, unit="token") as count:
+        for batch in batches(chunks, runner.batch):
+            runner.reset(len(batch.ids))
+            yardstick.reset(len(batch.ids))
+            for part in batch.parts(numbers or runner.vocab):
+                logits, expected = runner.run(part.ids), yardstick.run(part.ids)
+                ours.add(part, log_likelihoods(logits, part.targets))
+                theirs.add(part, log_likelihoods(expected, part.targets))
+                agreement.add(logits[part.read], expected[part.read])
+                observe(part.read)
+                count(part.positions)
     result, expectation = ours.result(), theirs.result()
     for key in ("nll", "perplexity", "bits_per_byte"):
         result[f"reference_{key}"] = expectation[key]
@@ -137,99 +166,7 @@ def compare(
         "perplexity_change_percent": change,
         **agreement.result(),
         "positions": sum(map(len, chunks)),
-        "device": device,
-        "chunk": chunk,
     }
-
-
-def _tokenizer(path: str | Path) -> Tokenizer | None:
-    return Tokenizer.open(path)
-
-
-# --- the text --------------------------------------------------------------------------------------------------------
-
-
-def read_tokens(text: str | Path, tokenizer: Tokenizer, *, max_tokens: int | None = None) -> list[int]:
-    """The first ``max_tokens`` (default: all) token ids of a UTF-8 text file, plain or ``.xz``.
-
-    Raises:
-        SternaError: the file is missing, empty, or not what its name says.
-    """
-    path = Path(text)
-    if max_tokens is not None and max_tokens < 1:
-        raise SternaError(f"max_tokens must be a positive integer, not {max_tokens!r}")
-    with open_text(path) as file:
-        content = file.read(-1 if max_tokens is None else _CHARACTERS)
-        ids = tokenizer.encode(content)
-        # Tokens near the end of a partial read can depend on what follows.
-        while max_tokens is not None and len(ids) < max_tokens + _TAIL and (more := file.read(len(content))):
-            content += more
-            ids = tokenizer.encode(content)
-    if not ids:
-        raise SternaError(f"the text {path} is empty: there is nothing to score")
-    return ids[:max_tokens]
-
-
-def _chunks(
-    text: str | Path, tokenizer: Tokenizer, *, max_tokens: int | None, chunk: int, vocab: int
-) -> list[Sequence[int]]:
-    if chunk < 2:
-        raise SternaError(f"chunk must be at least 2 tokens, not {chunk!r}")
-    ids = read_tokens(text, tokenizer, max_tokens=max_tokens)
-    if len(ids) < 2:
-        raise SternaError(f"the text {text} gives only one token: at least 2 are needed to score one")
-    check_ids(ids, vocab)
-    return [ids[start : start + chunk] for start in range(0, len(ids), chunk)]
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Consecutive positions of a batch of chunks, [batch, n]."""
-
-    ids: IdArray
-    targets: IdArray  # the token after each; -1 where there is none to score
-    read: npt.NDArray[np.bool_]  # False beyond the end of a short chunk
-
-    @property
-    def positions(self) -> int:
-        """Tokens of the text that are read."""
-        return int(np.count_nonzero(self.read))
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Chunks that run side by side, the shorter ones filled up; ids and targets [batch, time]."""
-
-    ids: IdArray
-    targets: IdArray
-    read: npt.NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, chunks: Sequence[Sequence[int]]) -> _Batch:
-        shape = len(chunks), max(map(len, chunks))
-        ids, targets = np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
-        read = np.zeros(shape, np.bool_)
-        for row, tokens in enumerate(chunks):
-            ids[row, : len(tokens)] = tokens
-            targets[row, : len(tokens) - 1] = tokens[1:]
-            read[row, : len(tokens)] = True
-        return cls(ids, targets, read)
-
-    def parts(self, vocab: int) -> Iterator[_Part]:
-        """The batch in parts whose logits are few enough to be held."""
-        batch, time = self.ids.shape
-        step = max(1, LOGITS // (batch * vocab))
-        for start in range(0, time, step):
-            cut = np.s_[:, start : start + step]
-            yield _Part(self.ids[cut], self.targets[cut], self.read[cut])
-
-
-def _batches(chunks: Sequence[Sequence[int]], size: int) -> Iterator[_Batch]:
-    for start in range(0, len(chunks), size):
-        yield _Batch.of(chunks[start : start + size])
-
-
-# --- sums ------------------------------------------------------------------------------------------------------------
 
 
 def log_likelihoods(logits: FloatArray, targets: IdArray) -> DoubleArray:
@@ -249,7 +186,7 @@ class _Score:
         self._tokenizer = tokenizer
         self._nats, self._tokens, self._bytes = 0.0, 0, 0
 
-    def add(self, part: _Part, log_likelihoods: DoubleArray) -> None:
+    def add(self, part: Part, log_likelihoods: DoubleArray) -> None:
         scored = part.targets[part.targets >= 0]
         self._nats -= float(log_likelihoods.sum())
         self._tokens += scored.size

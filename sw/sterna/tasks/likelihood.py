@@ -10,7 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from sterna.runtime.evaluate import LOGITS, log_likelihoods
+from sterna.runtime.chunks import LOGITS
+from sterna.runtime.evaluate import log_likelihoods
 from sterna.runtime.runners import FloatArray, IdArray, Runner, StateArray
 
 _NOT_SCORED = -1
