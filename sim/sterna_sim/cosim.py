@@ -16,6 +16,7 @@ from sterna.golden.model import GoldenModel, Trace
 from sterna.model.integer import IntegerModel
 from sterna.model.store import Model
 from sterna.spec.config import HardwareConfig
+from sterna.spec.registers import Stall
 from sterna_sim.compile import Progress
 from sterna_sim.memory import Memory
 from sterna_sim.transport import VerilatorTransport
@@ -34,6 +35,8 @@ class CheckedToken:
     sampled: int
     integers: int  # row results compared
     cycles: int
+    beats: int
+    stalls: dict[Stall, int]  # cycles without a beat by their reason; with the beats they are all cycles
     efficiency: float  # share of the memory's rate that was weights, the whole token counted
 
 
@@ -75,7 +78,7 @@ class CoSimulation:
         """Run one token on both.
 
         Raises:
-            Mismatch: an integer differs, or the RTL clamped or sampled otherwise.
+            Mismatch: an integer differs, the RTL clamped or sampled otherwise, or beats and stalls are not all cycles.
             DeviceError: the accelerator failed.
         """
         step = self._engine.step(token)
@@ -88,8 +91,11 @@ class CoSimulation:
         if step.counters["saturations"] != trace.saturations:
             clamped = step.counters["saturations"]
             raise Mismatch(f"the RTL clamped {clamped} row results, the golden model {trace.saturations}")
-        cycles = step.counters["cycles"]
-        return CheckedToken(step.sampled, len(found), cycles, self._weight_bytes / (cycles * self._bytes_per_cycle))
+        cycles, beats, stalls = step.counters["cycles"], step.counters["read_beats"], self._engine.stalls()
+        if beats + sum(stalls.values()) != cycles:
+            raise Mismatch(f"{beats} beats and {sum(stalls.values())} stalled cycles do not make {cycles} cycles")
+        efficiency = self._weight_bytes / (cycles * self._bytes_per_cycle)
+        return CheckedToken(step.sampled, len(found), cycles, beats, stalls, efficiency)
 
     def generate(self, prompt: list[int], tokens: int) -> Iterator[tuple[CheckedToken, bool]]:
         """Feed the prompt, then ``tokens`` greedy tokens; yields each checked token and whether it is a new one."""

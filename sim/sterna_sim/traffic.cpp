@@ -15,13 +15,15 @@
 
 namespace sterna {
 
+constexpr unsigned BEAT = 16;
+
 // The pins of a port of 16 bytes.
 struct Port {
     uint32_t m_axi_araddr = 0, m_axi_awaddr = 0;
     uint8_t m_axi_arlen = 0, m_axi_arsize = 4, m_axi_arburst = 1, m_axi_arvalid = 0, m_axi_arready = 0;
-    uint8_t m_axi_rdata[16] = {}, m_axi_rresp = 0, m_axi_rlast = 0, m_axi_rvalid = 0, m_axi_rready = 1;
+    uint8_t m_axi_rdata[BEAT] = {}, m_axi_rresp = 0, m_axi_rlast = 0, m_axi_rvalid = 0, m_axi_rready = 1;
     uint8_t m_axi_awlen = 0, m_axi_awsize = 4, m_axi_awburst = 1, m_axi_awvalid = 0, m_axi_awready = 0;
-    uint8_t m_axi_wdata[16] = {}, m_axi_wlast = 0, m_axi_wvalid = 0, m_axi_wready = 0;
+    uint8_t m_axi_wdata[BEAT] = {}, m_axi_wlast = 0, m_axi_wvalid = 0, m_axi_wready = 0;
     uint16_t m_axi_wstrb = 0xFFFF;
     uint8_t m_axi_bresp = 0, m_axi_bvalid = 0, m_axi_bready = 1;
 };
@@ -37,6 +39,7 @@ struct BurstList {
     const uint16_t* beats;
     uint64_t count;
     uint64_t* arrivals;  // cycle of each beat (reads: on R, writes: on W), one after the other
+    uint8_t* data;       // of all beats, one after the other: filled in by reads, written by writes
 };
 
 // Issues as the accelerator's ports do: an address every second cycle at most, a number of bursts in flight at most,
@@ -72,14 +75,17 @@ public:
             }
             if (port_.m_axi_wvalid) {
                 port_.m_axi_wlast = left == 1;
-                for (unsigned i = 0; i < sizeof port_.m_axi_wdata; ++i) port_.m_axi_wdata[i] = pattern(written, i);
+                std::memcpy(port_.m_axi_wdata, writes.data + written * BEAT, BEAT);
             }
             clock();
             if (fault.raised() || cycle_ - start > limit) return 0;
             paused = taken_.address;
             if (taken_.address) port_.m_axi_arvalid = 0;
             if (taken_.write_address) port_.m_axi_awvalid = 0;
-            if (taken_.beat) reads.arrivals[beat++] = cycle_ - 1 - start;
+            if (taken_.beat) {
+                std::memcpy(reads.data + beat * BEAT, taken_.bytes, BEAT);
+                reads.arrivals[beat++] = cycle_ - 1 - start;
+            }
             answered += taken_.last;
             if (taken_.data) {
                 writes.arrivals[written++] = cycle_ - 1 - start;
@@ -90,13 +96,11 @@ public:
         return cycle_ - start;
     }
 
-    // Byte i of the n-th beat written in a run.
-    static uint8_t pattern(uint64_t n, unsigned i) { return static_cast<uint8_t>(n * 7 + i * 31 + (n >> 8)); }
-
 private:
     // Transfers of the cycle that has just been clocked.
     struct Taken {
         bool address, beat, last, write_address, data, response;
+        uint8_t bytes[BEAT];
     };
 
     void clock() {
@@ -104,7 +108,8 @@ private:
         bool beat = port_.m_axi_rvalid && port_.m_axi_rready;
         taken_ = {port_.m_axi_arvalid && port_.m_axi_arready, beat,
                   beat && port_.m_axi_rlast,                  port_.m_axi_awvalid && port_.m_axi_awready,
-                  port_.m_axi_wvalid && port_.m_axi_wready,   port_.m_axi_bvalid && port_.m_axi_bready};
+                  port_.m_axi_wvalid && port_.m_axi_wready,   port_.m_axi_bvalid && port_.m_axi_bready, {}};
+        std::memcpy(taken_.bytes, port_.m_axi_rdata, BEAT);
         memory.drive(port_, cycle_);
         ++cycle_;
     }

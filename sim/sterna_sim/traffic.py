@@ -36,6 +36,7 @@ class _BurstList(ctypes.Structure):
         ("beats", ctypes.c_void_p),
         ("count", ctypes.c_uint64),
         ("arrivals", ctypes.c_void_p),
+        ("data", ctypes.c_void_p),
     )
 
 
@@ -67,11 +68,12 @@ class Bursts:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run took: all cycles, and the cycle of each beat, counted from the first request."""
+    """What a run took: all cycles, and the cycle of each beat, counted from the first request; and what was read."""
 
     cycles: int
     reads: npt.NDArray[np.uint64]  # [beats read], on R
     writes: npt.NDArray[np.uint64]  # [beats written], on W
+    data: npt.NDArray[np.uint8]  # [beats read, 16]
 
     @property
     def bytes_per_cycle(self) -> float:
@@ -115,21 +117,34 @@ class Traffic:
         """Clock the memory with nothing to do."""
         self._library.sterna_traffic_idle(self._handle, cycles)
 
-    def run(self, reads: Bursts | None = None, writes: Bursts | None = None) -> Run:
+    def run(
+        self,
+        reads: Bursts | None = None,
+        writes: Bursts | None = None,
+        *,
+        data: npt.NDArray[np.uint8] | None = None,
+    ) -> Run:
         """Run both lists side by side until everything is answered.
+
+        Args:
+            reads: What to read.
+            writes: What to write.
+            data: Contents of the writes, [beats written, 16]; zeros when None.
 
         Raises:
             DeviceError: a rule of the protocol or of the DRAM was broken, or data did not come.
         """
-        read, read_arrivals = _list(reads or Bursts.none())
-        write, write_arrivals = _list(writes or Bursts.none())
+        read, read_arrivals, read_data = _list(reads or Bursts.none())
+        write, write_arrivals, write_data = _list(writes or Bursts.none())
+        if data is not None:
+            write_data[:] = data
         cycles = self._library.sterna_traffic_run(
             self._handle, ctypes.byref(read), ctypes.byref(write), self._outstanding, LIMIT_CYCLES
         )
         text = self._library.sterna_traffic_fault(self._handle).decode()
         if text or not cycles:
             raise DeviceError(f"simulated memory: {text or f'no answer within {LIMIT_CYCLES} cycles'}")
-        return Run(cycles, read_arrivals, write_arrivals)
+        return Run(cycles, read_arrivals, write_arrivals, read_data)
 
 
 @dataclass(frozen=True)
@@ -189,13 +204,14 @@ def main() -> int:
     return 0
 
 
-def _list(bursts: Bursts) -> tuple[_BurstList, npt.NDArray[np.uint64]]:
-    """The C structure, and the array that it fills in."""
+def _list(bursts: Bursts) -> tuple[_BurstList, npt.NDArray[np.uint64], npt.NDArray[np.uint8]]:
+    """The C structure, and the arrays of cycles and of data that it points to."""
     addresses, beats = np.ascontiguousarray(bursts.addresses), np.ascontiguousarray(bursts.beats)
     arrivals = np.zeros(int(beats.sum()), np.uint64)
-    structure = _BurstList(addresses.ctypes.data, beats.ctypes.data, len(beats), arrivals.ctypes.data)
-    structure.arrays = (addresses, beats, arrivals)  # as long as the structure lives
-    return structure, arrivals
+    data = np.zeros((len(arrivals), PORT_BYTES), np.uint8)
+    structure = _BurstList(addresses.ctypes.data, beats.ctypes.data, len(beats), arrivals.ctypes.data, data.ctypes.data)
+    structure.arrays = (addresses, beats, arrivals, data)  # as long as the structure lives
+    return structure, arrivals, data
 
 
 def _load(path: Path) -> ctypes.CDLL:

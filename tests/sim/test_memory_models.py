@@ -1,0 +1,165 @@
+"""The DDR3 memory models: the real controller before a chip that knows its data sheet, and the model of both."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+pytest.importorskip("litedram", reason="the real controller is generated: pip install 'sterna[bitstream]'")
+
+from sterna.errors import DeviceError, SternaError
+from sterna_boards.dram import RECIPES, dram_core
+from sterna_sim import build
+from sterna_sim.memory import MODELS, ControllerModel, Ddr3Model, MemoryModel, memory_model
+from sterna_sim.native import memory_config
+from sterna_sim.traffic import Bursts, Traffic
+
+MODEL, REAL = "ecp5-ddr3", "ecp5-ddr3-litedram"
+BEATS = 1 << 15
+OTHER_BANKS = 1 << 24
+
+
+@pytest.fixture(scope="module")
+def core():
+    return build.controller(ControllerModel())
+
+
+def both(reads=None, writes=None, *, outstanding=8):
+    """The same traffic on the model and on the controller."""
+    return [Traffic(name, outstanding=outstanding).run(reads, writes) for name in (MODEL, REAL)]
+
+
+@pytest.mark.parametrize("outstanding", [1, 2, 8])
+@pytest.mark.parametrize("burst", [1, 4, 64])
+def test_every_beat_of_a_sequential_read_comes_in_the_same_cycle(burst, outstanding):
+    model, real = both(Bursts.sequential(BEATS, burst=burst), outstanding=outstanding)
+    np.testing.assert_array_equal(model.reads, real.reads)
+
+
+@pytest.mark.parametrize("burst", [1, 2, 4, 16, 64])
+@pytest.mark.parametrize("span", [1 << 14, 1 << 22], ids=["eight-rows", "many-rows"])
+def test_random_reads(burst, span):
+    model, real = both(Bursts.random(BEATS // 2, burst=burst, span=span, seed=burst))
+    assert model.cycles == pytest.approx(real.cycles, rel=0.002)
+
+
+@pytest.mark.parametrize("burst", [1, 4, 16, 64])
+def test_writes(burst):
+    for writes in (Bursts.sequential(BEATS // 4, burst=burst), Bursts.random(BEATS // 4, burst=burst)):
+        model, real = both(writes=writes)
+        assert model.cycles == pytest.approx(real.cycles, rel=0.002)
+
+
+@pytest.mark.parametrize(("read", "write"), [(64, 16), (64, 1), (4, 4)])
+def test_reads_and_writes_side_by_side(read, write):
+    """As logits are written while weights are read, and at random."""
+    writes = Bursts.sequential(BEATS // 16, burst=write, start=OTHER_BANKS)
+    model, real = both(Bursts.sequential(BEATS, burst=read), writes)
+    assert model.cycles == pytest.approx(real.cycles, rel=0.005)
+    model, real = both(Bursts.random(BEATS // 8, burst=read), Bursts.random(BEATS // 8, burst=write, seed=2))
+    assert model.cycles == pytest.approx(real.cycles, rel=0.01)
+
+
+def test_stated_rates_are_the_measured_ones():
+    for name in (MODEL, REAL):
+        sequential = Traffic(name).run(Bursts.sequential(8 * BEATS, burst=64)).bytes_per_cycle
+        assert sequential == pytest.approx(memory_model(name).peak_bytes(16), rel=2e-4)
+        scattered = Traffic(name).run(Bursts.random(8 * BEATS, burst=4)).bytes_per_cycle
+        assert scattered == pytest.approx(Ddr3Model().random, rel=2e-3)
+    assert Ddr3Model().sequential / 8 == pytest.approx(0.931, abs=5e-4)
+
+
+def test_times_are_the_controllers(core):
+    """What the model is made of, by the settings of the generated controller."""
+    model, timing, phy = Ddr3Model(), core.timing, core.phy
+    write_end = -(-phy["cwl"] // core.phases) + timing["tCCD"]
+    assert (model.trcd, model.trp, model.tras, model.trc) == tuple(timing[n] for n in ("tRCD", "tRP", "tRAS", "tRC"))
+    assert model.column_cycles == timing["tCCD"]
+    assert model.refresh_interval == timing["tREFI"]
+    assert model.refresh_cycles == timing["tRP"] + timing["tRFC"] + 3
+    assert model.write_recovery == write_end + timing["tWR"]
+    assert model.write_to_read == write_end + timing["tWTR"] + 1
+    assert model.read_to_write == phy["read_latency"]
+    assert model.read_cycles == phy["read_latency"] + 3
+    assert model.row_bytes == (core.data_bytes // 8) << core.column_bits
+    assert model.banks == 1 << core.bank_bits
+    assert model.size == ControllerModel().size == core.size
+
+
+def test_refresh_takes_the_chips_time_not_the_generators_default(core):
+    """LiteDRAM's own 208 clocks for this chip would be 104 cycles."""
+    assert core.timing["tRFC"] == 20
+    assert core.timing["tRFC"] * 1e9 / RECIPES["ecpix5-ddr3"].clock >= 260
+
+
+@pytest.mark.parametrize("name", [MODEL, REAL])
+def test_data_is_what_memory_holds(name):
+    """Reads and writes at random, side by side, then back from memory and through the port."""
+    rng = np.random.default_rng(3)
+    traffic = Traffic(name)
+    half = 1 << 20
+    traffic.contents[: 2 * half] = rng.integers(0, 256, 2 * half)
+    expected = traffic.contents[: 2 * half].reshape(-1, 16).copy()
+    reads = Bursts.random(4096, burst=4, span=half)
+    places = half + Bursts.random(4096, burst=8, span=half, seed=4).addresses
+    writes = Bursts(np.unique(places).astype(np.uint32), np.full(len(np.unique(places)), 8, np.uint16))
+    data = rng.integers(0, 256, (8 * len(writes.beats), 16), dtype=np.uint8)
+
+    def beats(bursts):
+        return (bursts.addresses[:, None] // 16 + np.arange(bursts.beats[0])).ravel()
+
+    run = traffic.run(reads, writes, data=data)
+    np.testing.assert_array_equal(run.data, expected[beats(reads)])
+    expected[beats(writes)] = data
+    np.testing.assert_array_equal(traffic.contents[: 2 * half].reshape(-1, 16), expected)
+    np.testing.assert_array_equal(traffic.run(writes).data, data)
+
+
+@pytest.mark.parametrize(
+    ("too_slow", "text"),
+    [
+        ({"trcd": 25}, "RD or WR before tRCD"),
+        ({"trp": 26}, "ACT before tRP"),
+        ({"tras": 65, "trc": 65}, "ACT before tRP"),
+        ({"trc": 85}, "ACT before tRC"),
+        ({"trrd_clocks": 13}, "ACT before tRRD"),
+        ({"tfaw": 340}, "ACT before tFAW"),
+        ({"tccd_clocks": 5}, "RD or WR before tCCD"),
+        ({"trtp": 30}, "ACT before tRP"),
+        ({"twr": 40}, "ACT before tRP"),
+        ({"twtr": 45}, "RD before tWTR"),
+        ({"trfc": 305}, "a command during a refresh"),
+        ({"trefi": 800}, "no refresh for 9 tREFI"),
+    ],
+)
+def test_a_slower_chip_is_a_fault(too_slow, text):
+    """Each rule is watched: a chip that wants a clock or two more than the controller gives is offended."""
+    traffic = Traffic(ControllerModel(**too_slow))
+    with pytest.raises(DeviceError, match=rf"cycle \d+: DRAM bank \d: ({text})"):
+        for burst in (1, 4):
+            traffic.run(Bursts.random(4096, burst=burst), Bursts.random(4096, burst=burst, seed=2))
+
+
+def test_one_port_width():
+    assert memory_model("ideal") == MemoryModel()
+    for name in (MODEL, REAL):
+        with pytest.raises(SternaError, match="a port of 16 bytes, the accelerator one of 8"):
+            MODELS[name].peak_bytes(8)
+    with pytest.raises(SternaError, match="no memory model 'hbm'; choose one of ideal, ecp5-ddr3"):
+        memory_model("hbm")
+
+
+def test_a_model_of_the_controller_needs_the_controller():
+    with pytest.raises(TypeError, match="without its controller"):
+        memory_config(ControllerModel())
+
+
+def test_clock_of_the_chip_decides_the_rules(core):
+    """Nanoseconds round up to clocks of the DRAM, 6.67 ns here."""
+    chip = memory_config(ControllerModel(), core).chip
+    assert (chip.trcd, chip.trp, chip.tras, chip.trc, chip.tfaw, chip.trfc) == (3, 3, 6, 8, 6, 39)
+    assert (chip.trrd, chip.tccd, chip.trtp, chip.twr, chip.twtr, chip.trefi) == (4, 4, 4, 3, 4, 1170)
+    slow = dataclasses.replace(RECIPES["ecpix5-ddr3"], clock=60e6)
+    assert dram_core(slow, cache=build.cache_root() / "dram", simulated=True).timing["tRFC"] == 17
