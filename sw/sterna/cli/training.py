@@ -43,7 +43,7 @@ is trained on them. Files ending in .npy are taken as tokens (uint16) and need -
   sterna train --preset 125m --print-config > my.toml     # a config to start from
   sterna train --config my.toml --set lr=3e-3 --set model.num_hidden_layers=16 --train a.npy --valid v.npy \\
       --tokenizer tokenizer.json --out my-model
-  torchrun --nproc-per-node 2 -m sterna.cli.main train ...     # several GPUs or machines
+  torchrun --nproc-per-node 2 -m sterna.cli.main train ...     # several GPUs, or machines that share OUT
 
 A config is TOML with the keys of a preset; --set and the options below go over it, it goes over --preset.
 
@@ -82,12 +82,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files = parser.add_argument_group("files")
     files.add_argument("--train", nargs="+", type=Path, metavar="FILE", help="training text or tokens")
     files.add_argument("--valid", type=Path, metavar="FILE", help="held-out text or tokens")
-    files.add_argument("--out", type=Path, metavar="DIR", help="directory for the checkpoint")
+    files.add_argument("--out", type=Path, metavar="OUT", help="directory for the checkpoint")
     files.add_argument("--tokenizer", type=Path, metavar="FILE", help="tokenizer.json to use (default: train one)")
-    files.add_argument("--resume", action="store_true", help="continue from DIR/run/state.pt")
+    files.add_argument("--resume", action="store_true", help="continue from OUT/run/state.pt")
     settings = parser.add_argument_group("settings")
     settings.add_argument("--preset", choices=PRESETS, help="sizes and schedule (default without --config: tiny)")
-    settings.add_argument("--config", type=Path, metavar="FILE", help="TOML; with --resume default DIR/run/config.toml")
+    settings.add_argument("--config", type=Path, metavar="FILE", help="TOML; with --resume default OUT/run/config.toml")
     settings.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one key of the config")
     settings.add_argument("--print-config", action="store_true", help="print the whole config as TOML and end")
     sizes = parser.add_argument_group("model (default: the config's)")
