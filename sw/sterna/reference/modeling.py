@@ -27,6 +27,10 @@ from sterna.reference.recurrence import mlgru
 
 __all__ = ["Block", "Body", "HGRNBitForCausalLM", "head_loss"]
 
+# Inductor would write the normalised inputs of the projections to memory in float32, because more than four values are
+# read for each; computing them again in the next pass over the row costs nothing beside that.
+_COMPILE_OPTIONS = {"realize_reads_threshold": 32, "realize_acc_reads_threshold": 64, "realize_opcount_threshold": 200}
+
 
 def _projection(config: HGRNBitConfig, kind: str, layer: int, inputs: int, outputs: int) -> BitLinear:
     reservoir = config.reservoir
@@ -249,12 +253,19 @@ class HGRNBitForCausalLM(nn.Module):
             if isinstance(module, Block):
                 module.checkpointing = mode
 
+    def compile_parts(self) -> HeadLoss:
+        """Compile every block, and return the compiled `head_loss` for `loss`; shapes are fixed at the first use."""
+        for layer in self.model.layers:
+            layer.compile(dynamic=False, options=_COMPILE_OPTIONS)
+        head: HeadLoss = torch.compile(head_loss, dynamic=False, options=_COMPILE_OPTIONS)
+        return head
+
     def loss(
         self, ids: Tensor, targets: Tensor, *, dtype: torch.dtype | None = None, head: HeadLoss = head_loss
     ) -> Tensor:
         """Mean negative log likelihood (nats) of `targets` [batch, time] after `ids`, from a zero state.
 
-        `head` is `head_loss` or that function compiled.
+        `head` is `head_loss` or what `compile_parts` returned.
         """
         x, _ = self.model.residual(ids, self.initial_state(ids.shape[0]), dtype=dtype)
         return chunked_loss(head, self.model.norm, self.lm_head, x.flatten(0, 1), targets.flatten(), dtype)

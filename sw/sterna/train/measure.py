@@ -69,11 +69,7 @@ class _Run:
             self.loss = lambda ids, targets: unfused_loss(self.model, ids, targets, task.dtype)
         else:
             self.model.set_checkpointing(task.variant)
-            head = head_loss
-            if task.compile:
-                for layer in self.model.model.layers:
-                    layer.compile(dynamic=False)
-                head = torch.compile(head_loss, dynamic=False)
+            head = self.model.compile_parts() if task.compile else head_loss
             self.loss = lambda ids, targets: self.model.loss(ids, targets, dtype=task.dtype, head=head)
         fused = task.device.startswith("cuda")
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=task.lr, betas=(0.9, 0.95), fused=fused)

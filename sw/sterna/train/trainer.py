@@ -68,11 +68,7 @@ class Trainer:
             torch.manual_seed(config.seed)
             self.model = HGRNBitForCausalLM(config.model).to(self.device)
             self.model.set_checkpointing(config.checkpointing)
-            head = head_loss
-            if config.compile:
-                for layer in self.model.model.layers:
-                    layer.compile(dynamic=False)
-                head = torch.compile(head_loss, dynamic=False)
+            head = self.model.compile_parts() if config.compile else head_loss
             self._loss = self._ranks.wrap(Loss(self.model, dtype=self._dtype, head=head), config.parallel)
             self._optimizer = self._make_optimizer()
 
