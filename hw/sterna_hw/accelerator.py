@@ -88,6 +88,9 @@ class Accelerator(wiring.Component):
             sequencer.writer_idle.eq(writer.idle),
             sequencer.writer_error.eq(writer.error),
             sequencer.bad_trit.eq(lanes.bad_trit),
+            sequencer.vector_stall.eq(vector.stall),
+            sequencer.lanes_stall.eq(lanes.stall),
+            sequencer.writer_stall.eq(writer.values.valid & ~writer.values.ready),
         ]
 
         # Rows: from the embedding or the lanes, through the epilogue, to the memories.
@@ -121,8 +124,9 @@ class Accelerator(wiring.Component):
         m.d.comb += [
             counters.busy.eq(sequencer.busy),
             counters.beat.eq(stream.beat),
-            counters.starved.eq(stream.starved),
             counters.saturated.eq(epilogue.saturated),
+            counters.starved.eq(stream.starved),
+            counters.phase.eq(sequencer.stall),
             counters.finished.eq(sequencer.done),
         ]
         return m
@@ -187,7 +191,8 @@ class Accelerator(wiring.Component):
             registers.sampled.eq(sampler.best[0]),
             Cat(registers.cycles, registers.cycles_high).eq(counters.cycles),
             registers.read_beats.eq(counters.read_beats),
-            registers.starved_cycles.eq(counters.starved_cycles),
             registers.saturations.eq(counters.saturations),
             registers.tokens.eq(counters.tokens),
+            counters.stall.eq(registers.stall),
+            registers.stall_cycles.eq(counters.stall_cycles),
         ]

@@ -7,7 +7,16 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from sterna.spec.config import HardwareConfig
-from sterna.spec.registers import MAGIC, REGISTER_SPACE_BITS, REGISTERS, VERSION, Access
+from sterna.spec.registers import (
+    MAGIC,
+    REGISTER_SPACE_BITS,
+    REGISTERS,
+    STALL_BITS,
+    STALL_OFFSET,
+    VERSION,
+    Access,
+    Register,
+)
 from sterna_hw.axi import AXI4Lite, Response
 
 CONTROL = "CONTROL"  # acts when written, reads as 0
@@ -30,7 +39,9 @@ class Registers(wiring.Component):
         bus: In The host. WSTRB selects the bytes that are written.
         control: Out The bits written to CONTROL, for the one cycle in which ``bvalid`` rises; 0 otherwise.
         <register>: Out (32 bits) One for each other RW register, its name in lower case; 0 after reset.
-        <register>: In (32 bits) One for each RO register but MAGIC, VERSION and CONFIG_HASH, which are constants.
+        <register>: In (32 bits) One for each other RO register but MAGIC, VERSION and CONFIG_HASH, which are constants.
+        stall: Out The reason whose register is read.
+        stall_cycles: In (32 bits) Its value, in the same cycle.
     """
 
     def __init__(self, *, config: HardwareConfig) -> None:
@@ -38,8 +49,9 @@ class Registers(wiring.Component):
         members = {
             register.name.lower(): Out(32) if register.access is Access.RW else In(32)
             for register in REGISTERS
-            if register.name not in self._constants
+            if register.name not in self._constants and not _is_stall(register)
         }
+        members |= {"stall": Out(STALL_BITS), "stall_cycles": In(32)}
         super().__init__({"bus": In(AXI4Lite(REGISTER_SPACE_BITS)), **members})
 
     def elaborate(self, platform: object) -> Module:
@@ -83,7 +95,7 @@ class Registers(wiring.Component):
         bus = self.bus
         have_address = Signal()
         index = Signal(REGISTER_SPACE_BITS - 2)
-        m.d.comb += bus.arready.eq(~have_address)
+        m.d.comb += [bus.arready.eq(~have_address), self.stall.eq(index)]
         with m.If(bus.arvalid & bus.arready):
             m.d.sync += [have_address.eq(1), index.eq(bus.araddr[2:])]
 
@@ -94,11 +106,18 @@ class Registers(wiring.Component):
             with m.Switch(index):
                 for register in REGISTERS:
                     with m.Case(register.offset // 4):
-                        m.d.sync += [bus.rdata.eq(self._readable(register.name)), bus.rresp.eq(Response.OKAY)]
+                        m.d.sync += [bus.rdata.eq(self._readable(register)), bus.rresp.eq(Response.OKAY)]
                 with m.Default():
                     m.d.sync += [bus.rdata.eq(0), bus.rresp.eq(Response.DECERR)]
 
-    def _readable(self, name: str) -> object:
-        if name == CONTROL:
+    def _readable(self, register: Register) -> object:
+        if register.name == CONTROL:
             return 0
+        if _is_stall(register):
+            return self.stall_cycles
+        name = register.name
         return self._constants[name] if name in self._constants else getattr(self, name.lower())
+
+
+def _is_stall(register: Register) -> bool:
+    return register.offset >= STALL_OFFSET

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Signal, Value, signed, unsigned
+from amaranth import Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from sterna.spec import isa
 from sterna.spec.config import HardwareConfig
 from sterna.spec.isa import Opcode, RowOp
-from sterna.spec.registers import ErrorCause
+from sterna.spec.registers import ErrorCause, Stall
 from sterna_hw.interfaces import MemoryWrite, lanes_job, row_job, segment, vector_job, word_shape, word_stream
 
 DRY_CYCLES = 4  # of an idle stream without a word, after which none is on its way; WeightStream takes 3 at most
@@ -59,6 +59,9 @@ class Sequencer(wiring.Component):
         done: Out One cycle when a token has ended well.
         error: Out The cause, 0 while all is well; sticky until reset.
         busy: Out From the accepted request until ``done`` or an error.
+        vector_stall, lanes_stall: In What these units are doing.
+        writer_stall: In A logit waits to be taken.
+        stall: Out What the core is doing, should the memory have nothing to do in this cycle.
     """
 
     def __init__(self, *, config: HardwareConfig) -> None:
@@ -87,6 +90,10 @@ class Sequencer(wiring.Component):
                 "done": Out(1),
                 "error": Out(ErrorCause),
                 "busy": Out(1),
+                "vector_stall": In(Stall),
+                "lanes_stall": In(Stall),
+                "writer_stall": In(1),
+                "stall": Out(Stall),
             }
         )
 
@@ -111,6 +118,7 @@ class Sequencer(wiring.Component):
         dry = Signal(range(DRY_CYCLES + 1))  # cycles for which a word was waited for and none can be on its way
         reported = Signal(ErrorCause)  # by a unit, in this cycle
         beat_bits = config.beat_bytes.bit_length() - 1
+        m.d.comb += self.stall.eq(Stall.FETCH)
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += self.request.ready.eq(1)
@@ -154,6 +162,7 @@ class Sequencer(wiring.Component):
                 self._decode(m, descriptor)
             with m.State("LOAD"):
                 m.d.comb += [self.words.ready.eq(1), waits_for_word.eq(1), self.load.enable.eq(self.words.valid)]
+                m.d.comb += self.stall.eq(Stall.LOAD)
                 with m.If(self.words.valid):
                     m.d.sync += [remaining.eq(remaining - 1), self.load.address.eq(self.load.address + 1)]
                     with m.If(remaining == 1):
@@ -163,6 +172,7 @@ class Sequencer(wiring.Component):
                     waits_for_word.eq(self.embed_words.ready),
                     self.embed_words.valid.eq(self.words.valid),
                     self.words.ready.eq(self.embed_words.ready),
+                    self.stall.eq(Stall.EMBED),
                 ]
                 with m.If(self.rows_done):
                     m.next = "FETCH"
@@ -171,12 +181,16 @@ class Sequencer(wiring.Component):
                     waits_for_word.eq(self.lanes_words.ready),
                     self.lanes_words.valid.eq(self.words.valid),
                     self.words.ready.eq(self.lanes_words.ready),
+                    self.stall.eq(Mux(self.writer_stall, Stall.WRITER, self.lanes_stall)),
                 ]
                 with m.If(self.rows_done):
                     m.next = "FETCH"
-            with m.State("VECTOR"), m.If(self.vector_done):
-                m.next = "FETCH"
+            with m.State("VECTOR"):
+                m.d.comb += self.stall.eq(self.vector_stall)
+                with m.If(self.vector_done):
+                    m.next = "FETCH"
             with m.State("END"):
+                m.d.comb += self.stall.eq(Mux(self.writer_idle, Stall.END, Stall.WRITER))
                 well = (reported == ErrorCause.NONE) & (self.error == ErrorCause.NONE)
                 with m.If(self.words.valid):
                     self._fail(m, ErrorCause.STREAM_END)

@@ -39,8 +39,9 @@ class WeightStream(wiring.Component):
         idle: Out No segment in progress and no beat outstanding; words may still be buffered.
         error: Out A beat came with an error response. Stays high until ``flush``; the data is passed on as it came.
         beat: Out High in each cycle in which an R beat is taken.
-        starved: Out High in each cycle in which beats are outstanding, or the next burst has room, and no R beat
-            arrives.
+        starved: Out High in each cycle in which beats are outstanding, or the next burst is planned and has room, and
+            no R beat arrives. So no beat arrives either because ``starved``, or because the buffer is full or all
+            segments are read.
     """
 
     def __init__(self, *, config: HardwareConfig) -> None:
@@ -140,7 +141,7 @@ class WeightStream(wiring.Component):
         m.d.comb += [
             drop.eq(self.flush | fsm.ongoing("DRAIN")),
             self.idle.eq((beats == 0) & (fsm.ongoing("IDLE") | fsm.ongoing("DRAIN"))),
-            self.starved.eq(~bus.rvalid & ~drop & ((beats != 0) | (fsm.ongoing("ISSUE") & fits))),
+            self.starved.eq(~bus.rvalid & ~drop & ((beats != 0) | fsm.ongoing("PLAN") | (fsm.ongoing("ISSUE") & fits))),
         ]
         asked = Mux(issue, burst, 0)
         m.d.sync += [

@@ -15,7 +15,9 @@ from cocotb.triggers import ClockCycles, RisingEdge
 from streams import Sink, Source, cycle, seeded, start
 
 from sterna.spec.config import HardwareConfig
+from sterna.spec.registers import Stall
 from sterna_hw.lanes import FIRST_WORD, job_cycles, pipeline_depth
+from sterna_hw.lanes.blocks import BUILD_CYCLES
 
 CONFIG = HardwareConfig(**json.loads(os.environ["STERNA_TEST_CONFIG"]))
 WORD = CONFIG.word_bytes
@@ -103,6 +105,7 @@ class Bench:
         self.first_ready: list[int] = []
         self.done: list[int] = []
         self.reads = 0
+        self.stalls: list[int] = []  # what the lanes say they do, from the transfer of the last job on
         dut.job__valid.value = 0
         self.words = Source(dut, "words", words_stall, self.rng)
         self.rows = Sink(dut, "rows", rows_stall, self.rng)
@@ -131,7 +134,9 @@ class Bench:
                     self.first_ready.append(cycle())
             if int(dut.job__valid.value) and int(dut.job__ready.value):
                 self.jobs_taken.append(cycle())
+                self.stalls.clear()
                 busy = True
+            self.stalls.append(int(dut.stall.value))
 
     def load(self, activations: Ints) -> Ints:
         """Fill activation memory; what ``activations`` do not cover is random. Gives all of it."""
@@ -251,6 +256,10 @@ async def exact_cycles(dut: Any) -> None:
         assert bench.first_ready[-1] - taken == FIRST_WORD
         assert bench.done[-1] - taken == total, f"rows {job.rows}, blocks {job.blocks}, tails {job.tails:#b}"
         assert bench.rows.times == list(range(taken + total - job.rows, taken + total)), "rows do not leave one a cycle"
+        sizes = [len(block) for block in job.blocks_of_words()]
+        tables = FIRST_WORD + sum(max(BUILD_CYCLES - size, 0) for size in sizes[:-1])
+        expected = {Stall.TABLES: tables, Stall.LANES: sum(sizes), Stall.DRAIN: pipeline_depth(CONFIG) + 1}
+        assert {stall: bench.stalls[: total + 1].count(stall) for stall in expected} == expected
 
 
 @cocotb.test(timeout_time=LIMIT, timeout_unit=UNIT)

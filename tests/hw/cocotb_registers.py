@@ -7,26 +7,36 @@ from typing import Any
 
 import cocotb
 from axi_checks import stalls
-from cocotb.triggers import ClockCycles, ReadOnly, RisingEdge, with_timeout
+from cocotb.triggers import ClockCycles, FallingEdge, ReadOnly, RisingEdge, with_timeout
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster
 from streams import seeded, start
 
-from sterna.spec.registers import MAGIC, OFFSET, REGISTER_SPACE_BITS, REGISTERS, VERSION, Access
+from sterna.spec.registers import MAGIC, OFFSET, REGISTER_SPACE_BITS, REGISTERS, VERSION, Access, Stall, stall_register
 
 CONFIG_HASH = int(os.environ["CONFIG_HASH"])
-CONSTANTS = {"MAGIC": MAGIC, "VERSION": VERSION, "CONFIG_HASH": CONFIG_HASH}
+# What the benches read there: constants, and counters that answer when they are asked for.
+STALLS = {stall_register(stall): 0x5A110000 + stall for stall in Stall}
+CONSTANTS = {"MAGIC": MAGIC, "VERSION": VERSION, "CONFIG_HASH": CONFIG_HASH, **STALLS}
 WRITABLE = [register for register in REGISTERS if register.access is Access.RW and register.name != "CONTROL"]
 READ_ONLY = [register for register in REGISTERS if register.access is Access.RO]
 OKAY, SLVERR, DECERR = 0, 2, 3
-UNMAPPED = range(4 * len(REGISTERS), 1 << REGISTER_SPACE_BITS, 4)
+UNMAPPED = sorted(set(range(0, 1 << REGISTER_SPACE_BITS, 4)) - set(OFFSET.values()))
 
 
 async def prepare(dut: Any) -> Any:
     rng = seeded(dut)
     for name in ("awvalid", "wvalid", "bready", "arvalid", "rready"):
         getattr(dut, f"bus__{name}").value = 0
+    cocotb.start_soon(show_stalls(dut))
     await start(dut, limit=200_000)
     return rng
+
+
+async def show_stalls(dut: Any) -> None:
+    """The counters: the answer comes in the cycle of the question."""
+    while True:
+        await FallingEdge(dut.clk)
+        dut.stall_cycles.value = 0x5A110000 + int(dut.stall.value)
 
 
 def master(dut: Any, rng: Any, stall: float) -> AxiLiteMaster:

@@ -15,7 +15,7 @@ from streams import Source, seeded, start
 from sterna.spec import isa
 from sterna.spec.config import preset
 from sterna.spec.isa import Opcode, RowOp
-from sterna.spec.registers import ErrorCause
+from sterna.spec.registers import ErrorCause, Stall
 from sterna_hw.interfaces import lanes_job, row_job, segment, vector_job
 from sterna_hw.sequencer import token_request
 
@@ -79,8 +79,10 @@ class Bench:
         self.request = Source(dut, "request", 0, self.rng)
         self.words = Source(dut, "words", stall, self.rng)
         self.stall = stall
+        self.seen: set[Stall] = set()  # reasons that were checked
         inputs = ("rows_done", "vector_done", "writer_idle", *REPORTS.values())
         inputs += ("segment__ready", "lanes_words__ready", "embed_words__ready")
+        inputs += ("vector_stall", "lanes_stall", "writer_stall")
         inputs += tuple(f"{job}_job__ready" for job in ("embed", "lanes", "rows", "vector"))
         for signal in inputs:
             getattr(dut, signal).value = 0
@@ -103,10 +105,15 @@ class Bench:
                 getattr(dut, f"{unit}_words__ready").value = int(unit in taken and left > 0 and self.luck())
             dut.rows_done.value = int(wait == 0 and "rows" in taken)
             dut.vector_done.value = int(wait == 0 and "vector" in taken)
+            running = set(taken)
             if wait == 0:
                 taken.clear()
             wait -= 1
+            for unit in ("vector", "lanes"):
+                getattr(dut, f"{unit}_stall").value = self.rng.choice(list(Stall))
+            dut.writer_stall.value = int(self.rng.random() < 0.2)
             await edge
+            self.check_stall(running)
             if int(dut.rst.value):
                 taken.clear()
                 left, wait = 0, -1
@@ -137,6 +144,25 @@ class Bench:
                     wait = self.rng.randint(0, 9)
             if int(dut.done.value):
                 self.events.append(("done",))
+
+    def check_stall(self, running: set[str]) -> None:
+        """What the sequencer reports in this cycle, wherever the bench knows it."""
+        dut, known = self.dut, None
+        if "lanes" in running:
+            known = Stall.WRITER if int(dut.writer_stall.value) else int(dut.lanes_stall.value)
+        elif "vector" in running:
+            known = int(dut.vector_stall.value)
+        elif "embed" in running:
+            known = Stall.EMBED
+        elif int(dut.load__enable.value):
+            known = Stall.LOAD
+        elif int(dut.segment__valid.value) or int(dut.scores_start.value):
+            known = Stall.FETCH
+        elif int(dut.done.value):
+            known = Stall.END
+        if known is not None and int(dut.busy.value):
+            assert int(dut.stall.value) == known, f"{Stall(int(dut.stall.value))!r}, not {Stall(known)!r}"
+            self.seen.add(Stall(known))
 
     async def until(self, *, error: bool = False, limit: int = 3000) -> None:
         """Wait for the end of the token or for an error."""
@@ -249,6 +275,7 @@ async def programs(dut: Any) -> None:
         for _ in range(8):
             await bench.run([*random_program(bench.rng), END], **values_of(bench.rng))
         await bench.run([random_step(bench.rng, opcode) for opcode in list(Opcode)[1:-1]] + [END])
+    assert bench.seen == set(Stall)
 
 
 async def fails(bench: Bench, cause: ErrorCause, program: list[Step], **values: int) -> None:
@@ -337,6 +364,7 @@ async def the_writer_is_waited_for(dut: Any) -> None:
     for _ in range(50):
         await RisingEdge(dut.clk)
     assert ("done",) not in bench.events and int(dut.busy.value)
+    assert int(dut.stall.value) == Stall.WRITER
     dut.writer_idle.value = 1
     await bench.until()
 

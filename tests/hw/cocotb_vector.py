@@ -16,8 +16,10 @@ from streams import PERIOD_NS, Source, cycle, seeded, start
 from sterna.spec import numerics
 from sterna.spec.config import HardwareConfig, preset
 from sterna.spec.numerics import ScaleConstants
+from sterna.spec.registers import Stall
 from sterna_hw.interfaces import vector_job
 from sterna_hw.vector import quant_cycles, sumsq_cycles
+from sterna_hw.vector.scalar import RECIPROCAL_CYCLES
 
 LOWEST, HIGHEST = numerics.VALUE_MIN, numerics.VALUE_MAX
 PARAM_LOWEST, PARAM_HIGHEST = -(1 << 15), (1 << 15) - 1
@@ -82,6 +84,7 @@ class Bench:
         self.param_rows: list[int] = []
         self.written: list[tuple[int, int]] = []
         self.ended = 0
+        self.stalls: list[int] = []  # what the unit says it does, from the transfer of the job to its end
         self.finished.clear()
 
     async def begin(self) -> None:
@@ -104,6 +107,9 @@ class Bench:
             s1, scale = int(dut.s1.value), int(dut.scale.value)
             if int(dut.job__valid.value) and int(dut.job__ready.value):
                 self.begun = cycle()
+                self.stalls.clear()
+            if self.begun and not self.ended:
+                self.stalls.append(int(dut.stall.value))
             if int(dut.vector__enable.value):
                 row = int(dut.vector__address.value)
                 self.vector_rows.append(row)
@@ -133,6 +139,7 @@ class Bench:
         await with_timeout(self.finished.wait(), 3 * wanted * PERIOD_NS, "ns")
 
         assert self.ended - self.begun == wanted, f"{self.ended - self.begun} cycles, not {wanted}: {job}"
+        self._check_stalls(job, wanted, rows)
         first, passes = [job.source // WIDTH + row for row in range(rows)], 1 if job.constants is None else 2
         assert self.vector_rows == passes * first, f"rows read: {self.vector_rows}: {job}"
         first = [job.param // WIDTH + row for row in range(rows)]
@@ -148,6 +155,18 @@ class Bench:
         assert found == self.s1, f"S1 = {found}, not {self.s1}: {job}"
         await ClockCycles(self.dut.clk, self.rng.choice((1, 1, 2, 20)))
         assert len(self.vector_rows) == passes * rows and not self.written[rows:], "traffic after done"
+
+    def _check_stalls(self, job: Job, cycles: int, rows: int) -> None:
+        """A QUANT waits for the scalar unit between its passes, and at its end if the second pass was short."""
+        if job.constants is None:
+            assert self.stalls == [Stall.SUMSQ] * (cycles + 1)
+            return
+        quotient = cycles - quant_cycles(CONFIG, CONFIG.vector_depth) + 2 * (CONFIG.vector_depth // WIDTH - rows)
+        waits = {stall: self.stalls.count(stall) for stall in set(self.stalls)}
+        assert waits == {Stall.SCALAR: RECIPROCAL_CYCLES + quotient, Stall.QUANT: cycles + 1 - waits[Stall.SCALAR]}, job
+        between = self.stalls.index(Stall.SCALAR)
+        assert self.stalls[between : between + RECIPROCAL_CYCLES] == [Stall.SCALAR] * RECIPROCAL_CYCLES
+        assert self.stalls[between + RECIPROCAL_CYCLES] == Stall.QUANT
 
     def _check_quant(self, job: Job, product: np.ndarray, rows: int, s2: int) -> None:
         assert job.constants is not None

@@ -82,7 +82,7 @@ class StandIn(wiring.Component):
             "LOGITS_ADDRESS",
         )
         writable += ("PROGRAM_ADDRESS_HIGH", "EMBED_ADDRESS_HIGH", "LOGITS_ADDRESS_HIGH")
-        shown = ("STATUS", "ERROR_CAUSE", "SAMPLED", "CYCLES", "READ_BEATS", "STARVED_CYCLES", "TOKENS")
+        shown = ("STATUS", "ERROR_CAUSE", "SAMPLED", "CYCLES", "READ_BEATS", "STALL_MEMORY", "TOKENS")
         reg = {name: Signal(32, name=name.lower()) for name in writable + shown}
         constants = {"MAGIC": MAGIC, "VERSION": VERSION, "CONFIG_HASH": config.hash}
         control = Signal(4)
@@ -157,7 +157,7 @@ class StandIn(wiring.Component):
             m.d.sync += [total.eq(total + axi.rdata[:32]), to_come.eq(to_come - 1), bad.eq(bad | axi.rresp.any())]
             m.d.sync += reg["READ_BEATS"].eq(reg["READ_BEATS"] + 1)
         with m.Elif(busy & (to_come != 0)):
-            m.d.sync += reg["STARVED_CYCLES"].eq(reg["STARVED_CYCLES"] + 1)
+            m.d.sync += reg["STALL_MEMORY"].eq(reg["STALL_MEMORY"] + 1)
 
         lanes = config.beat_bytes // 4
         index, left, in_burst = Signal(32), Signal(32), Signal(9)
@@ -175,7 +175,7 @@ class StandIn(wiring.Component):
                     Cat(fresh, logits).eq(control[1:3]),
                     Cat(done, bad, abandoned).eq(0),
                     total.eq(0),
-                    *(reg[name].eq(0) for name in ("CYCLES", "READ_BEATS", "STARVED_CYCLES")),
+                    *(reg[name].eq(0) for name in ("CYCLES", "READ_BEATS", "STALL_MEMORY")),
                 ]
                 with m.If(reg["TOKEN"] >= reg["VOCABULARY"]):
                     m.d.sync += [error.eq(1), cause.eq(ErrorCause.BAD_TOKEN)]

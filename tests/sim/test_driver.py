@@ -13,7 +13,7 @@ from sterna.engines.accelerator import LOAD_CHUNK, AcceleratorEngine
 from sterna.engines.engine import Engine
 from sterna.errors import DeviceError, SternaError
 from sterna.model.geometry import Geometry
-from sterna.spec.registers import ERROR_TEXT, Control, ErrorCause
+from sterna.spec.registers import ERROR_TEXT, VERSION, Control, ErrorCause, Stall
 
 GEOMETRY = Geometry(hidden=8, layers=1, inner=8, vocab=64, rms_eps=1e-6)
 BEATS = 100
@@ -46,14 +46,18 @@ def _u32(value):
 
 
 def test_steps(open_standin, image, total):
-    engine: Engine = AcceleratorEngine(open_standin(), image, GEOMETRY)
+    accelerator = AcceleratorEngine(open_standin(), image, GEOMETRY)
+    engine: Engine = accelerator
     assert engine.geometry is GEOMETRY
     first = engine.step(5)
     assert first.sampled == _u32(total + 5)
     assert first.logits is None
     assert first.counters["read_beats"] == BEATS
     assert first.counters["cycles"] > BEATS
-    assert set(first.counters) == {"cycles", "read_beats", "starved_cycles", "saturations"}
+    assert set(first.counters) == {"cycles", "read_beats", "saturations"}
+    stalls = accelerator.stalls()
+    assert stalls.pop(Stall.MEMORY) == accelerator.transport.read_register("STALL_MEMORY") > 0
+    assert set(stalls.values()) == {0}  # the stand-in has no other
     second = engine.step(np.int64(6), logits=True)
     assert second.sampled == _u32(2 * total + 11)  # the state was carried
     np.testing.assert_array_equal(
@@ -147,7 +151,7 @@ def test_configuration_mismatch_names_both(config, standin_verilog, image):
 
 
 @pytest.mark.parametrize(
-    ("register", "value", "text"), [("MAGIC", 0, "MAGIC"), ("VERSION", 2 << 16, r"version 2\.0.*1\.0")]
+    ("register", "value", "text"), [("MAGIC", 0, "MAGIC"), ("VERSION", VERSION + (1 << 16), r"version 3\.0.*2\.0")]
 )
 def test_foreign_devices_are_refused(open_standin, image, monkeypatch, register, value, text):
     transport = open_standin()

@@ -79,7 +79,7 @@ OWN_CYCLES = 3
 def test_latency_and_full_rate_are_exact(open_standin, latency, beats):
     transport = open_standin(memory=MemoryModel(latency=latency))
     assert run(transport, beats=beats) == OWN_CYCLES + latency + beats
-    assert transport.read_register("STARVED_CYCLES") == OWN_CYCLES + latency - 2
+    assert transport.read_register("STALL_MEMORY") == OWN_CYCLES + latency - 2
 
 
 @pytest.mark.parametrize(("numerator", "denominator"), [(1, 2), (2, 3), (7, 16), (127, 128)])

@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from sterna.spec.config import HardwareConfig
+from sterna.spec.registers import Stall
 from sterna_hw.interfaces import MemoryRead, lanes_job, row_sum, word_shape, word_stream
 from sterna_hw.lanes.adder_tree import AdderTree, tree_depth
 from sterna_hw.lanes.blocks import BUILD_CYCLES, BlockBuilder, column_block, ranks
@@ -48,6 +49,8 @@ class TernaryLanes(wiring.Component):
         bad_trit: a word of a job held a byte that is no trit code; rises two cycles after the word's transfer
             and stays until reset.
         done: high for one cycle, the one after the transfer of the last row; ``job.ready`` is high again in that cycle.
+        stall: what the lanes are doing: TABLES from the offer of a job until its first word may come and wherever words
+            wait for tables, LANES while they may come, DRAIN after the last word.
 
     Timing: the first word is taken FIRST_WORD = 251 cycles after the job, further words one a cycle. Blocks start at
     least BUILD_CYCLES = 250 cycles apart, since the tables of the next one are built meanwhile; there is no other gap
@@ -70,6 +73,7 @@ class TernaryLanes(wiring.Component):
                 "rows": Out(stream.Signature(row_sum(config))),
                 "bad_trit": Out(1),
                 "done": Out(1),
+                "stall": Out(Stall),
             }
         )
 
@@ -95,18 +99,21 @@ class TernaryLanes(wiring.Component):
             word_taken.eq(self.words.valid & self.words.ready),
         ]
         m.d.sync += self.done.eq(0)
+        m.d.comb += self.stall.eq(Stall.DRAIN)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += [self.job.ready.eq(1), builder.job.valid.eq(self.job.valid)]
                 m.d.sync += last_row.eq(self.job.payload.rows - 1)
                 with m.If(self.job.valid):
+                    m.d.comb += self.stall.eq(Stall.TABLES)
                     m.next = "WAIT"
             with m.State("WAIT"):
+                m.d.comb += self.stall.eq(Stall.TABLES)
                 m.d.comb += take.eq(builder.blocks.valid & (~short | empty))
                 with m.If(take):
                     m.next = "STREAM"
             with m.State("STREAM"):
-                m.d.comb += self.words.ready.eq(advance)
+                m.d.comb += [self.words.ready.eq(advance), self.stall.eq(Stall.LANES)]
                 with m.If(word_taken):
                     m.d.sync += left.eq(left - 1)
                     with m.If(left == 0):

@@ -9,6 +9,7 @@ from amaranth.utils import ceil_log2
 
 from sterna.spec import isa, numerics
 from sterna.spec.config import HardwareConfig
+from sterna.spec.registers import Stall
 from sterna_hw.interfaces import MemoryRead, MemoryWrite, row_scale, row_values, vector_job
 from sterna_hw.vector.divisor import DIVISOR_CYCLES
 from sterna_hw.vector.passes import (
@@ -67,6 +68,8 @@ class VectorUnit(wiring.Component):
         activations: Out Write port of activation memory.
         s2: In Sum of squares of the row operations, 64 bits a slot; constant during a QUANT.
         scale: Out The scale of the last QUANT; changes with ``done``.
+        stall: Out What the unit is doing: SUMSQ, QUANT, or SCALAR where a QUANT has nothing in its passes and waits
+            for the scalar unit. While idle, what the offered job will do.
         s1: The sum of the last SUMSQ, 64 bits: not a port, for observation.
     """
 
@@ -86,6 +89,7 @@ class VectorUnit(wiring.Component):
                 ),
                 "s2": In(data.ArrayLayout(unsigned(numerics.SQUARES_WIDTH), config.slots)),
                 "scale": Out(row_scale(config)),
+                "stall": Out(Stall),
             }
         )
 
@@ -155,6 +159,15 @@ class VectorUnit(wiring.Component):
                 m.d.sync += written.eq(1)
         with m.If(scalar.done):
             m.d.sync += scaled.eq(1)
+        waiting = Signal()  # for the reciprocal, which the second pass needs
+        with m.If(scalar.converted):
+            m.d.sync += waiting.eq(0)
+        with m.Elif(scalar.convert):
+            m.d.sync += waiting.eq(1)
+        running = Mux(self.job.ready, self.job.p.quantise, job.quantise)
+        m.d.comb += self.stall.eq(
+            Mux(running, Mux(waiting | (written & ~scaled), Stall.SCALAR, Stall.QUANT), Stall.SUMSQ)
+        )
 
         before = Signal.like(self.job.p.count)  # the last element
         m.d.comb += before.eq(self.job.p.count - 1)

@@ -15,7 +15,7 @@ from sterna.engines.transport import Transport
 from sterna.errors import DeviceError, SternaError
 from sterna.model.geometry import Geometry
 from sterna.spec import numerics
-from sterna.spec.registers import ERROR_TEXT, MAGIC, VERSION, Control, ErrorCause, Status
+from sterna.spec.registers import ERROR_TEXT, MAGIC, VERSION, Control, ErrorCause, Stall, Status, stall_register
 
 LOAD_CHUNK = 1 << 20  # bytes written between two calls of the progress function
 RECOVERY_SECONDS = 10.0  # in which an abandoned token must leave the memory port
@@ -135,7 +135,7 @@ class AcceleratorEngine:
     def step(self, token: int, *, logits: bool = False) -> Step:
         """Run one token.
 
-        ``counters`` has ``cycles``, ``read_beats``, ``starved_cycles`` and ``saturations`` of the token.
+        ``counters`` has ``cycles``, ``read_beats`` and ``saturations`` of the token.
 
         Raises:
             SternaError: the id is outside the vocabulary; nothing was started.
@@ -164,12 +164,19 @@ class AcceleratorEngine:
             {
                 "cycles": self._read_wide("CYCLES"),
                 "read_beats": self._transport.read_register("READ_BEATS"),
-                "starved_cycles": self._transport.read_register("STARVED_CYCLES"),
                 "saturations": self._transport.read_register("SATURATIONS"),
             },
         )
         self._failed = self._fresh = False
         return step
+
+    def stalls(self) -> dict[Stall, int]:
+        """Why the last token's cycles without a beat had none; with ``read_beats`` they add up to ``cycles``.
+
+        Raises:
+            DeviceError: the link failed.
+        """
+        return {stall: self._transport.read_register(stall_register(stall)) for stall in Stall}
 
     def close(self) -> None:
         """Close the transport."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum, IntFlag
 
 MAGIC = 0x4E525453  # "STRN"
-VERSION = 0x0001_0000  # major << 16 | minor
+VERSION = 0x0002_0000  # major << 16 | minor
 
 
 class Access(Enum):
@@ -56,6 +56,47 @@ ERROR_TEXT = {
 }
 
 
+class Stall(IntEnum):
+    """Why a cycle of a token brought no beat: exactly one reason a cycle, so beats and stalls add up to CYCLES.
+
+    In the first three a read was under way. In all others the buffer was full, or the program read to its end, and the
+    reason is what the core was doing.
+    """
+
+    STARTUP = 0
+    MEMORY = 1
+    RESTART = 2
+    FETCH = 3
+    LOAD = 4
+    EMBED = 5
+    SUMSQ = 6
+    QUANT = 7
+    SCALAR = 8
+    TABLES = 9
+    LANES = 10
+    DRAIN = 11
+    WRITER = 12
+    END = 13
+
+
+STALL_TEXT = {
+    Stall.STARTUP: "before the first beat of the token",
+    Stall.MEMORY: "the memory gave no beat though asked: its rate, its refreshes",
+    Stall.RESTART: "the first beat after a full buffer was under way",
+    Stall.FETCH: "buffer full while a descriptor was fetched and decoded",
+    Stall.LOAD: "buffer full while a LOAD took its words",
+    Stall.EMBED: "buffer full in an EMBED",
+    Stall.SUMSQ: "buffer full in a SUMSQ",
+    Stall.QUANT: "buffer full in the passes of a QUANT",
+    Stall.SCALAR: "buffer full while a QUANT waited for its reciprocal or scale",
+    Stall.TABLES: "buffer full while a MATMUL waited for the tables of its next columns",
+    Stall.LANES: "buffer full until the lanes had taken the words of a burst",
+    Stall.DRAIN: "buffer full while the last rows of a MATMUL went through lanes and epilogue",
+    Stall.WRITER: "buffer full while logits waited for the memory to take them",
+    Stall.END: "the token ended",
+}
+
+
 @dataclass(frozen=True)
 class Register:
     """One 32-bit register at byte ``offset``."""
@@ -89,13 +130,21 @@ def _registers() -> tuple[Register, ...]:
         ("CYCLES", ro, "cycles of the last token, from START to DONE, low 32 bits"),
         ("CYCLES_HIGH", ro, "and the high bits"),
         ("READ_BEATS", ro, "memory beats read for the last token"),
-        ("STARVED_CYCLES", ro, "cycles of the last token in which the stream had room and the memory gave nothing"),
         ("SATURATIONS", ro, "row results of the last token that were clamped"),
         ("TOKENS", ro, "tokens finished since reset"),
     )
-    return tuple(Register(name, 4 * index, access, doc) for index, (name, access, doc) in enumerate(table))
+    listed = tuple(Register(name, 4 * index, access, doc) for index, (name, access, doc) in enumerate(table))
+    stalls = (Register(stall_register(s), STALL_OFFSET + 4 * s, ro, f"stalled cycles: {STALL_TEXT[s]}") for s in Stall)
+    return (*listed, *stalls)
 
 
+def stall_register(stall: Stall) -> str:
+    """Name of the register with the cycles of ``stall``."""
+    return f"STALL_{stall.name}"
+
+
+STALL_BITS = 4  # room for 16 reasons
+STALL_OFFSET = 0x80  # of the first, a register a reason; the room is aligned to its size
 REGISTERS = _registers()
 OFFSET = {register.name: register.offset for register in REGISTERS}
 REGISTER_SPACE_BITS = 8  # byte address width of the register port
