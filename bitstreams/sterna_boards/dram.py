@@ -106,9 +106,10 @@ def dram_core(
             progress(f"generating the DRAM controller {recipe.name}")
         from sterna_boards.litedram_core import generate
 
+        made = json.dumps(asdict(generate(recipe, simulated=simulated)))
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=cache, delete=False) as file:
-            json.dump(asdict(generate(recipe, simulated=simulated)), file)
+            file.write(made)
         Path(file.name).replace(kept)
     return DramCore(**json.loads(kept.read_text()))
 

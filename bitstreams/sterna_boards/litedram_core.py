@@ -93,7 +93,7 @@ def generate(recipe: DramRecipe, *, simulated: bool) -> DramCore:
     size = recipe.byte_lanes << (geometry.rowbits + geometry.bankbits + geometry.colbits)
     sequence, _ = get_sdram_phy_init_sequence(phy, timing)
     return DramCore(
-        verilog=_without_banner(text) if simulated else _bidirectional(_without_banner(text)),
+        verilog=_without_comments(text) if simulated else _bidirectional(_without_comments(text)),
         simulated=simulated,
         address_width=size.bit_length() - 1,
         data_bytes=data_bytes,
@@ -176,9 +176,10 @@ def _bidirectional(text: str) -> str:
     return fixed
 
 
-def _without_banner(text: str) -> str:
-    """The module without comments that name the day and the commit around the generator: same input, same text."""
-    return text[text.index("`timescale") : text.rindex("endmodule")] + "endmodule\n"
+def _without_comments(text: str) -> str:
+    """The same input gives the same text: comments name the day and a commit, and list parts in any order."""
+    text = re.sub(r"/\*.*?\*/|//[^\n]*", "", text, flags=re.DOTALL)
+    return re.sub(r"\n\s*\n", "\n", text).lstrip()
 
 
 def _flags(command: str) -> int:
