@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     options = {name: value for name in ("config", "threads") if (value := getattr(args, name)) is not None}
     result = _score_text(args, options) if args.text else tasks.score(args, options)
-    print(json.dumps(result) if args.json else _text(result) if args.text else tasks.text(result))
+    print(json.dumps(result) if args.json else comparison(result) if args.text else tasks.text(result))
     return 0
 
 
@@ -105,7 +105,8 @@ def _score_text(args: argparse.Namespace, options: dict[str, Any]) -> dict[str, 
     return evaluate(args.model, args.text, **common, **options)
 
 
-def _text(result: dict[str, Any]) -> str:
+def comparison(result: dict[str, Any]) -> str:
+    """What :func:`sterna.runtime.evaluate.evaluate` or ``compare`` found, for people."""
     lines = [
         f"{result['positions']:,} tokens read in chunks of {result['chunk']}, {result['tokens']:,} scored",
         _likelihood(result["device"], result, ""),

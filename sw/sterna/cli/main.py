@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from sterna.cli import compare, generate, import_, info, train
+from sterna.cli import compare, generate, import_, info, quality, train
 from sterna.cli import eval as eval_
 from sterna.errors import SternaError
 
@@ -57,6 +57,7 @@ def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     compare.add_parser(subparsers)
     generate.add_parser(subparsers)
     eval_.add_parser(subparsers)
+    quality.add_parser(subparsers)
     train.add_parser(subparsers, complete=next(iter(arguments), None) == train.NAME)
     return parser
 

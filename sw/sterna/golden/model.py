@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,24 +17,26 @@ from sterna.spec.numerics import BoolArray, IntArray
 
 @dataclass
 class Trace:
-    """What a token produced, in program order, and how many results of each name were clamped.
+    """What a token produced, in program order, and what was clamped.
 
-    ``results`` holds (name, int64 [batch, rows]); names are "embedding", "layer 3 f", ..., "logits".
+    ``results`` holds (name, int64 [batch, rows]); names are "embedding", "layer 3 f", ..., "logits". ``clamped`` holds
+    how many results of a name were clamped, int64 [batch].
     """
 
     results: list[tuple[str, IntArray]] = field(default_factory=list)
-    clamped: Counter[str] = field(default_factory=Counter)
+    clamped: dict[str, IntArray] = field(default_factory=dict)
 
     @property
     def saturations(self) -> int:
         """All results that were clamped."""
-        return self.clamped.total()
+        return sum(int(counts.sum()) for counts in self.clamped.values())
 
     def add(self, name: str, values: IntArray, clamped: BoolArray | None = None) -> None:
         """Record the results of one descriptor and where they were clamped."""
         self.results.append((name, values))
         if clamped is not None:
-            self.clamped[name] += int(np.count_nonzero(clamped))
+            counts = np.count_nonzero(clamped, axis=-1)
+            self.clamped[name] = self.clamped[name] + counts if name in self.clamped else counts
 
 
 @dataclass
