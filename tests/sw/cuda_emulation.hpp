@@ -125,6 +125,7 @@ inline unsigned long long warp_max(unsigned long long value) {
 }
 
 inline uint4 load_weights(const uint4* address) { return *address; }
+inline uint4 load_shared_by_many(const uint4* address) { return *address; }
 
 // The fragments as the PTX manual gives them for mma.m16n8k32: four bytes to a register, rows and columns of the
 // operands by the lane's group of four and by the lane in it.

@@ -47,7 +47,7 @@ class EmulatedDevice:
         library, file = self._folder / f"{name}.so", self._folder / f"{name}.cpp"
         if not library.exists():
             file.write_text(source)
-            command = [COMPILER, "-std=c++17", "-O1", "-shared", "-fPIC", "-Wno-unknown-pragmas", "-o", library, file]
+            command = [COMPILER, "-std=c++17", "-O0", "-shared", "-fPIC", "-Wno-unknown-pragmas", "-o", library, file]
             subprocess.run(command, check=True)
         self._library = ctypes.CDLL(str(library))
         return self._library

@@ -14,7 +14,7 @@ from sterna.engines.cuda.structures import CONTROL, LAYER, MODEL, RESULT
 from sterna.errors import SternaError
 from sterna.model.integer import IntegerLayer, IntegerModel, IntegerProjection
 from sterna.spec.numerics import IntArray
-from sterna.spec.packing import CODES, ZERO_CODE
+from sterna.spec.packing import CODES
 
 _ALIGNMENT = 256  # bytes; what a device allocates is aligned at least so
 _BLOCK_BYTES = 1 << 20  # of stored trits that go through the staging memory at a time
@@ -41,7 +41,7 @@ class _Weights:
 
     offset: int
     projections: tuple[IntegerProjection, ...]
-    rows: IntArray  # [quads * QUAD] row numbers, -1 for a row of zeros
+    rows: IntArray  # [quads * QUAD]; the last quad is filled up with any row, of which nothing is used
 
 
 class DeviceModel:
@@ -186,9 +186,7 @@ class DeviceModel:
         block = max(_BLOCK_BYTES // (QUAD * packed.shape[1]), 1) * QUAD
         for start in range(0, len(weights.rows), block):
             rows = weights.rows[start : start + block]
-            data = packed[rows]
-            data[rows < 0] = ZERO_CODE
-            self._device.write(staging, data)
+            self._device.write(staging, packed[rows])
             quads = len(rows) // QUAD
             self._device.launch(
                 "repack",
@@ -204,16 +202,14 @@ class DeviceModel:
 
 
 def _quads(rows: int) -> IntArray:
-    """Rows in order, filled up with rows of zeros."""
-    order = np.arange(-(-rows // QUAD) * QUAD, dtype=np.int64)
-    return np.where(order < rows, order, -1)
+    """Rows in order."""
+    return np.minimum(np.arange(-(-rows // QUAD) * QUAD, dtype=np.int64), rows - 1)
 
 
 def _glu_quads(inner: int) -> IntArray:
     """Two gate rows and the two up rows of the same channels to a quad."""
-    channels = np.arange(-(-inner // 2) * 2, dtype=np.int64).reshape(-1, 1, 2)
-    order = np.concatenate([channels, channels + inner], axis=1)
-    return np.where(channels < inner, order, -1).reshape(-1)
+    channels = np.minimum(np.arange(-(-inner // 2) * 2, dtype=np.int64), inner - 1).reshape(-1, 1, 2)
+    return np.concatenate([channels, channels + inner], axis=1).reshape(-1)
 
 
 def _relocate(structure: Any, base: int) -> None:

@@ -53,6 +53,9 @@ DEVICE uint4 load_weights(const uint4* address) {
     return value;
 }
 
+// What no thread writes while the kernel runs, and other threads read too.
+DEVICE uint4 load_shared_by_many(const uint4* address) { return __ldg(address); }
+
 // All blocks of a cooperative launch meet here: `arrivals` counts them up to `target`. What any thread wrote before is
 // seen by all threads after.
 DEVICE void grid_barrier(unsigned* arrivals, unsigned target) {

@@ -117,15 +117,15 @@ DEVICE void gemm(const Model* model, const uint4* weights, int count, const Epil
         b_rows[n] = activations + i64(min(first_token + 8 * n + lane / 4, count - 1)) * SEGMENTS + lane % 4;
 
     int acc[2][TOKEN_TILES][4] = {};
-    uint4 a = *a_row, b[TOKEN_TILES];
+    uint4 a = load_shared_by_many(a_row), b[TOKEN_TILES];
 #pragma unroll
-    for (int n = 0; n < TOKEN_TILES; n++) b[n] = *b_rows[n];
+    for (int n = 0; n < TOKEN_TILES; n++) b[n] = load_shared_by_many(b_rows[n]);
     for (int segment = 0; segment < SEGMENTS; segment += 4) {
         const int next = segment + 4 < SEGMENTS ? segment + 4 : segment;  // the last turn reads in vain
-        const uint4 next_a = a_row[next];
+        const uint4 next_a = load_shared_by_many(a_row + next);
         uint4 next_b[TOKEN_TILES];
 #pragma unroll
-        for (int n = 0; n < TOKEN_TILES; n++) next_b[n] = b_rows[n][next];
+        for (int n = 0; n < TOKEN_TILES; n++) next_b[n] = load_shared_by_many(b_rows[n] + next);
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             const u32 low = half ? a.z : a.x, high = half ? a.w : a.y;
@@ -242,6 +242,21 @@ KERNEL(GEMM_WARPS * LANES, 3) prefill_down(const Model* model, int layer, int co
 
 // --- the recurrence: a thread a channel, token after token -----------------------------------------------------------
 
+constexpr int RECUR_BATCH = 16;  // tokens; the next ones are read while these are computed
+
+struct RecurBatch {
+    int f[RECUR_BATCH], v[RECUR_BATCH];
+
+    DEVICE void read(const int* f_row, const int* v_row, int start, int count) {
+#pragma unroll
+        for (int k = 0; k < RECUR_BATCH; k++) {
+            const i64 token = min(start + k, count - 1);  // beyond the last token it is read again, in vain
+            f[k] = f_row[token * HIDDEN_PADDED];
+            v[k] = v_row[token * HIDDEN_PADDED];
+        }
+    }
+};
+
 KERNEL(2 * LANES, 1) prefill_recur(const Model* model, int layer, int count) {
     const int n = blockIdx.x * blockDim.x + threadIdx.x;
     int clamped = 0;
@@ -250,13 +265,19 @@ KERNEL(2 * LANES, 1) prefill_recur(const Model* model, int layer, int count) {
         const int* f = model->gates + n;
         int* v = model->gates + CHUNK * HIDDEN_PADDED + n;  // silu of i, marked; the states take its place
         int h = *state;
-#pragma unroll 8
-        for (int token = 0; token < count; token++) {
-            const int marked = v[i64(token) * HIDDEN_PADDED];
-            const Row next = recur(marked >> 1, f[i64(token) * HIDDEN_PADDED], h);
-            h = next.value;
-            v[i64(token) * HIDDEN_PADDED] = h;
-            clamped += (marked & 1) || next.clamped;
+        RecurBatch batch = {}, next = {};
+        next.read(f, v, 0, count);
+        for (int start = 0; start < count; start += RECUR_BATCH) {
+            batch = next;
+            next.read(f, v, start + RECUR_BATCH, count);
+#pragma unroll
+            for (int k = 0; k < RECUR_BATCH; k++) {
+                if (start + k >= count) break;
+                const Row row = recur(batch.v[k] >> 1, batch.f[k], h);
+                h = row.value;
+                v[i64(start + k) * HIDDEN_PADDED] = h;
+                clamped += (batch.v[k] & 1) || row.clamped;
+            }
         }
         *state = h;
     }
