@@ -49,6 +49,13 @@ def test_resumed_run_equals_the_uninterrupted_one(corpus: Path, tmp_path: Path) 
     assert not list((tmp_path / "b").glob("*.tmp"))
 
 
+def test_a_stop_asked_for_before_the_run_is_heeded(corpus: Path, tmp_path: Path) -> None:
+    trainer = make(corpus, tmp_path, RUN)
+    trainer.request_stop()
+    assert not trainer.run() and trainer.step == 0
+    assert trainer.run() and trainer.step == 12
+
+
 def test_steps_after_the_last_save_are_taken_and_logged_again(corpus: Path, tmp_path: Path) -> None:
     assert make(corpus, tmp_path / "a", RUN).run()
     killed = make(corpus, tmp_path / "b", RUN)

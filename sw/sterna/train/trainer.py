@@ -139,7 +139,6 @@ class Trainer:
 
     def _run(self) -> bool:
         config, ranks = self.config, self._ranks
-        self._stop = False
         if ranks.leads:
             self._log.rewind(self.step)
         before, mark = self.seconds, time.monotonic()
@@ -165,6 +164,7 @@ class Trainer:
             if self.seconds - saved > config.save_seconds:
                 self.save_state()
                 saved = self.seconds
+        self._stop = False
         self.seconds = clock()
         self.save_state()
         return self.finished
