@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,11 @@ __all__ = ["Block", "Body", "HGRNBitForCausalLM", "head_loss"]
 
 # Inductor would write the normalised inputs of the projections to memory in float32, because more than four values are
 # read for each; computing them again in the next pass over the row costs nothing beside that.
-_COMPILE_OPTIONS = {"realize_reads_threshold": 32, "realize_acc_reads_threshold": 64, "realize_opcount_threshold": 200}
+_COMPILE_OPTIONS: dict[str, Any] = {
+    "realize_reads_threshold": 32,
+    "realize_acc_reads_threshold": 64,
+    "realize_opcount_threshold": 200,
+}
 
 
 def _projection(config: HGRNBitConfig, kind: str, layer: int, inputs: int, outputs: int) -> BitLinear:

@@ -20,9 +20,9 @@ _ALIGNMENT = 16  # bytes that a row of an operand must be a multiple of, for vec
 @torch.library.custom_op("sterna::ternary_product", mutates_args=())
 def _ternary_product(q: Tensor, trits: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     if q.is_cuda and q.shape[-1] % _ALIGNMENT == 0 and trits.dtype == torch.int8 and scale.dtype == torch.float32:
-        from sterna.reference import product_triton
+        from sterna.reference.product_triton import product
 
-        return product_triton.product(q, trits, scale, dtype)
+        return product(q, trits, scale, dtype)
     return (F.linear(q.to(scale.dtype), trits.to(scale.dtype)) * scale).to(dtype)
 
 
