@@ -68,11 +68,7 @@ def _jobs(args: argparse.Namespace) -> Iterator[tuple[str, str, dict[str, Any], 
     variants = [variant for variant in args.variants.split(",") if variant]
     if args.check:
         yield "products", "products", {}, {"device": args.device}
-        small = common | {"geometry": "tiny", "batch": 4, "context": 96}
-        for variant in ("none", "selective", "full"):
-            yield f"agreement of {variant} in float32", "agreement", small | {"variant": variant, "bf16": False}, {}
-        for variant in ("unfused", "selective"):
-            yield f"agreement of {variant}", "agreement", small | {"variant": variant}, {}
+        yield "agreement", "agreements", {}, {"device": args.device, "compiled": args.compile}
     main_task = common | {"geometry": args.geometry, "batch": args.batch, "context": args.context}
     second = args.batch // 2 if args.second_batch is None else args.second_batch
     batches = [args.batch] + [second] * (0 < second < args.batch)
@@ -95,8 +91,8 @@ def _child(function: str, task: dict[str, Any], options: dict[str, Any]) -> Any:
     """Run one measurement in this process."""
     from sterna.train import measure
 
-    if function == "products":
-        return measure.products(**options)
+    if not task:
+        return getattr(measure, function)(**options)
     if function == "curve" and options["tokens"] is not None:
         options["tokens"] = np.load(options["tokens"], mmap_mode="r")
     return getattr(measure, function)(measure.Task(**task), **options)
@@ -124,16 +120,18 @@ def _lines(label: str, result: Any) -> Iterator[str]:
             shape = f"{row['tokens']} x {row['inputs']} x {row['outputs']}"
             rates = f"int8 {row['tera_int8']:.0f}, bfloat16 {row['tera_bf16']:.0f} TOP/s"
             yield f"    {shape:<24} exact: {row['exact']}, {rates}"
+    elif label == "agreement":
+        for row in result:
+            numbers = f"loss {row['loss']:.2g}, gradients {row['median']:.2g}, at most {row['worst']:.2g} ({row['at']})"
+            yield f"    {row['variant']:<10} {row['type']:<9} {numbers}"
     elif label.startswith("kernels"):
         yield f"    {sum(row['milliseconds'] for row in result):.2f} ms a step in {len(result)} kernels"
         for row in result[:60]:
             yield f"    {row['milliseconds']:9.3f} ms {row['calls']:7.0f} calls  {row['name'][:110]}"
     elif label.startswith("curve"):
         yield f"    first {result[0]:.4f}, last {result[-1]:.4f}"
-    elif label.startswith("steps"):
-        yield from _memory_and_time(result)
     else:
-        yield "    " + ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in result.items())
+        yield from _memory_and_time(result)
 
 
 def _memory_and_time(result: dict[str, Any]) -> Iterator[str]:

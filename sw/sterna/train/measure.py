@@ -21,7 +21,7 @@ from sterna.reference.modeling import HGRNBitForCausalLM
 from sterna.reference.product import ternary_product
 from sterna.train.unfused import make_unfused, unfused_loss
 
-__all__ = ["GEOMETRIES", "VARIANTS", "Task", "agreement", "curve", "kernels", "products", "steps"]
+__all__ = ["GEOMETRIES", "VARIANTS", "Task", "agreements", "curve", "kernels", "products", "steps"]
 
 VARIANTS = ("unfused", *MODES)
 GEOMETRIES = {
@@ -190,11 +190,21 @@ def kernels(task: Task, *, count: int = 2) -> list[dict[str, Any]]:
     return sorted((row for row in rows if row["milliseconds"] > 0), key=lambda row: -row["milliseconds"])
 
 
-def agreement(task: Task) -> dict[str, Any]:
-    """How far loss and gradients of `task` are from the eager model in float32, which keeps everything.
+def agreements(device: str, compiled: bool) -> list[dict[str, Any]]:
+    """How far each variant of a small model is from the eager one in float32 that keeps everything.
 
     The difference of a gradient is the root mean square of its elements' over that of the gradient.
     """
+    cases = [(variant, False) for variant in MODES] + [(variant, True) for variant in ("unfused", "none", "selective")]
+    rows = []
+    for variant, bf16 in cases:
+        torch.compiler.reset()
+        task = Task(variant=variant, geometry="tiny", batch=4, context=96, device=device, bf16=bf16, compile=compiled)
+        rows.append({"variant": variant, "type": "bfloat16" if bf16 else "float32", **_agreement(task)})
+    return rows
+
+
+def _agreement(task: Task) -> dict[str, Any]:
     reference = _gradients(_Run(replace(task, variant="none", compile=False, bf16=False)))
     mine = _gradients(_Run(task))
     differences = {name: _difference(mine[name], want) for name, want in reference.items()}
