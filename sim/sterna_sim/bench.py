@@ -20,17 +20,25 @@ from sterna.spec.config import preset
 from sterna_sim.build import cache_root
 from sterna_sim.cosim import CoSimulation
 from sterna_sim.demo import MODEL
-from sterna_sim.memory import MemoryModel
+from sterna_sim.memory import MODELS, MemoryModel, memory_model
 
 SHIPPED = "shipped"
-# The memories that the configurations are made for, as far as a rate and a latency describe them.
-MEMORIES = {
+IDEAL = "ideal"
+# What a rate and a latency say of the memories that the configurations are made for.
+IDEAL_MEMORIES = {
     "sim-tiny": MemoryModel(),
     "sim-small": MemoryModel(),
     "sim-large": MemoryModel(),
     "ecpix5": MemoryModel(beats_denominator=2),  # DDR3 x16 behind a 128-bit port: 8 bytes a cycle
 }
-DEFAULT_CASES = (f"{SHIPPED}:sim-small", f"{SHIPPED}:ecpix5", "370m:ecpix5")
+DEFAULT_CASES = (
+    f"{SHIPPED}:sim-small",
+    f"{SHIPPED}:ecpix5",
+    f"{SHIPPED}:ecpix5:ecp5-ddr3",
+    f"{SHIPPED}:ecpix5:ecp5-ddr3-litedram",
+    "370m:ecpix5",
+    "370m:ecpix5:ecp5-ddr3",
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,7 @@ class Measurement:
 
     model: str
     config: str
+    memory: str
     bytes_per_cycle: float
     weight_bytes: int
     stream_bytes: int
@@ -52,13 +61,14 @@ class Measurement:
     trits_per_second: float
 
 
-def measure(name: str, config_name: str, *, tokens: int) -> Measurement:
+def measure(name: str, config_name: str, memory_name: str = IDEAL, *, tokens: int) -> Measurement:
     """Run ``tokens`` tokens, each compared with golden in every integer; the last one is reported.
 
     Raises:
-        SternaError: the model does not fit the configuration, or the RTL differs from golden.
+        SternaError: the model does not fit the configuration or the memory, or the RTL differs from golden.
     """
-    config, memory = preset(config_name), MEMORIES[config_name]
+    config = preset(config_name)
+    memory = IDEAL_MEMORIES[config_name] if memory_name == IDEAL else memory_model(memory_name)
     with tempfile.TemporaryDirectory(prefix="sterna-bench-") as folder:
         model = Model.open(MODEL) if name == SHIPPED else _synthetic(name, Path(folder))
         with CoSimulation(model, config, memory=memory, progress=_note) as cosim:
@@ -70,6 +80,7 @@ def measure(name: str, config_name: str, *, tokens: int) -> Measurement:
     return Measurement(
         model=name,
         config=config_name,
+        memory=memory_name,
         bytes_per_cycle=memory.peak_bytes(config.beat_bytes),
         weight_bytes=found.trits,
         stream_bytes=found.total,
@@ -84,11 +95,11 @@ def measure(name: str, config_name: str, *, tokens: int) -> Measurement:
 def table(measurements: list[Measurement]) -> str:
     """The measurements in Markdown."""
     lines = [
-        "| model | configuration | memory, B/cycle | weight bytes | cycles a token | roofline | bound by bytes |",
-        "|---|---|---|---|---|---|---|",
+        "| model | configuration | memory | B/cycle | weight bytes | cycles a token | roofline | bound by bytes |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {m.model} | {m.config} | {m.bytes_per_cycle:g} | {m.weight_bytes:,} | {m.cycles:,} "
+        f"| {m.model} | {m.config} | {m.memory} | {m.bytes_per_cycle:g} | {m.weight_bytes:,} | {m.cycles:,} "
         f"| {100 * m.efficiency:.2f} % | {100 * m.bound:.2f} % |"
         for m in measurements
     ]
@@ -102,8 +113,9 @@ def main() -> int:
         "cases",
         nargs="*",
         default=DEFAULT_CASES,
-        metavar="MODEL:CONFIG",
-        help=f"MODEL is {SHIPPED} or one of {', '.join(GEOMETRIES)} (default: {' '.join(DEFAULT_CASES)})",
+        metavar="MODEL:CONFIG[:MEMORY]",
+        help=f"MODEL is {SHIPPED} or one of {', '.join(GEOMETRIES)}, MEMORY one of {', '.join(MODELS)} "
+        f"(default: {' '.join(DEFAULT_CASES)})",
     )
     parser.add_argument("--tokens", type=int, default=1, help="tokens of each case (default: 1)")
     parser.add_argument("--json", type=Path, default=cache_root() / "bench.json", help="file for the figures")
@@ -111,10 +123,7 @@ def main() -> int:
     measurements = []
     try:
         for case in arguments.cases:
-            name, _, config = case.partition(":")
-            if (name != SHIPPED and name not in GEOMETRIES) or config not in MEMORIES:
-                raise SternaError(f"{case!r} is no case; write MODEL:CONFIG, see --help")
-            measurements.append(measure(name, config, tokens=arguments.tokens))
+            measurements.append(measure(*_parse(case), tokens=arguments.tokens))
     except SternaError as error:
         print(f"bench: {error}", file=sys.stderr)
         return error.exit_code
@@ -122,6 +131,17 @@ def main() -> int:
     arguments.json.write_text(json.dumps([asdict(m) for m in measurements], indent=2) + "\n")
     print(table(measurements))
     return 0
+
+
+def _parse(case: str) -> tuple[str, str, str]:
+    """Model, configuration and memory of ``MODEL:CONFIG[:MEMORY]``."""
+    parts = case.split(":")
+    if len(parts) == 2:
+        parts.append(IDEAL)
+    known = len(parts) == 3 and (parts[0] == SHIPPED or parts[0] in GEOMETRIES) and parts[1] in IDEAL_MEMORIES
+    if not known or parts[2] not in MODELS:
+        raise SternaError(f"{case!r} is no case; write MODEL:CONFIG or MODEL:CONFIG:MEMORY, see --help")
+    return parts[0], parts[1], parts[2]
 
 
 def _synthetic(name: str, folder: Path) -> Model:

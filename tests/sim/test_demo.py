@@ -69,6 +69,7 @@ def test_bench_measures_whole_tokens(small, monkeypatch, capsys, tmp_path):
     assert f"{measured['cycles']:,}" in capsys.readouterr().out
 
 
-def test_bench_refuses_an_unknown_case(monkeypatch, capsys):
-    assert run(bench, monkeypatch, "gpt:sim-tiny") == 2
+@pytest.mark.parametrize("case", ["gpt:sim-tiny", "shipped", "shipped:none", "shipped:ecpix5:hbm", "shipped:a:b:c"])
+def test_bench_refuses_an_unknown_case(case, monkeypatch, capsys):
+    assert run(bench, monkeypatch, case) == 2
     assert "is no case" in capsys.readouterr().err

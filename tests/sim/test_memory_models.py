@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("litedram", reason="the real controller is generated: pip install 'sterna[bitstream]'")
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "sw"))
+from checkpoints import write_checkpoint
+
 from sterna.errors import DeviceError, SternaError
+from sterna.importer import import_checkpoint
+from sterna.model.store import Model
+from sterna.spec.config import preset
 from sterna_boards.dram import RECIPES, dram_core
 from sterna_sim import build
+from sterna_sim.cosim import CoSimulation
 from sterna_sim.memory import MODELS, ControllerModel, Ddr3Model, MemoryModel, memory_model
 from sterna_sim.native import memory_config
 from sterna_sim.traffic import Bursts, Traffic
+from sterna_sim.transport import VerilatorTransport
 
 MODEL, REAL = "ecp5-ddr3", "ecp5-ddr3-litedram"
 BEATS = 1 << 15
@@ -163,3 +173,34 @@ def test_clock_of_the_chip_decides_the_rules(core):
     assert (chip.trrd, chip.tccd, chip.trtp, chip.twr, chip.twtr, chip.trefi) == (4, 4, 4, 3, 4, 1170)
     slow = dataclasses.replace(RECIPES["ecpix5-ddr3"], clock=60e6)
     assert dram_core(slow, cache=build.cache_root() / "dram", simulated=True).timing["tRFC"] == 17
+
+
+# As small as sim-tiny, with the port of the controller.
+SMALL = dataclasses.replace(preset("sim-tiny"), name="ddr3-tiny", beat_bytes=16, word_bytes=16)
+
+
+def test_whole_tokens_on_both(tmp_path):
+    """The accelerator in front of the real controller: every integer is golden's, and the model tells its cycles."""
+    geometry = {"hidden": 130, "layers": 3, "inner": 259, "vocab": 211}
+    import_checkpoint(write_checkpoint(tmp_path / "source", seed=7, **geometry), tmp_path / "model")
+    cycles = {}
+    for name in (MODEL, REAL):
+        with CoSimulation(Model.open(tmp_path / "model"), SMALL, memory=name) as cosim:
+            cycles[name] = sum(cosim.step(token).cycles for token in (1, 210, 5))
+    assert cycles[MODEL] == pytest.approx(cycles[REAL], rel=0.002)
+
+
+def test_reset_in_the_middle_of_a_burst_and_errors_behind_the_controller(tmp_path):
+    with VerilatorTransport(SMALL, memory=REAL) as transport:
+        transport.write_memory(64, bytes(range(64)))
+        assert transport.read_memory(64, 64) == bytes(range(64))
+        transport.fail_reads(None)
+        with pytest.raises(DeviceError, match="answers every access as good"):
+            transport.fail_reads(range(16))
+
+
+def test_a_memory_must_fit_the_port():
+    with pytest.raises(SternaError, match="a port of 16 bytes, the accelerator one of 8"):
+        VerilatorTransport("sim-tiny", memory=MODEL)
+    with pytest.raises(SternaError, match="there is no memory model 'flash'"):
+        VerilatorTransport("sim-tiny", memory="flash")
