@@ -2,41 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
+Row = dict[str, Any]
 
-def draw(report: dict[str, Any], stream: BinaryIO) -> None:
+
+def draw(report: Row, stream: BinaryIO) -> None:
     """Draw errors, flips and headroom over the layers as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(8, 9), layout="constrained")
-    errors, flips, room = figure.subplots(3, 1, sharex=True)
-    for quantity, rows in _by(report["values"], "quantity").items():
-        layers = [row["layer"] for row in rows]
+    errors, room, flips = figure.subplots(3, 1, sharex=True)
+    figure.suptitle(f"{report['model']} against {report['reference']}", fontsize="medium")
+    quantities = _by(report["values"], lambda row: str(row["quantity"]))
+    for colour, (quantity, rows) in enumerate(quantities.items()):
         for axes, key in ((errors, "sqnr_db"), (room, "headroom_bits")):
-            if all(row[key] is not None for row in rows):
-                axes.plot(layers, [row[key] for row in rows], marker=".", label=quantity)
-    for row in report["activations"]:
-        row["kind"] = row["projection"].rpartition(".")[2]
-    for kind, rows in _by(report["activations"], "kind").items():
-        flips.plot([row["layer"] for row in rows], [100 * row["flipped"] for row in rows], marker=".", label=kind)
+            known = [row for row in rows if row[key] is not None]
+            if known:
+                layers = [row["layer"] for row in known]
+                axes.plot(layers, [row[key] for row in known], f"C{colour}.-", label=quantity)
+    for projection, rows in _by(report["activations"], lambda row: row["projection"].rpartition(".")[2]).items():
+        flips.plot([row["layer"] for row in rows], [100 * row["flipped"] for row in rows], ".-", label=projection)
     errors.set_ylabel("signal to error, dB")
-    flips.set_ylabel("8-bit inputs that differ, %")
     room.set_ylabel("headroom, bits")
-    room.set_ylim(bottom=min(0, *room.get_ylim()))
-    room.set_xlabel("layer")
-    for axes in (errors, flips, room):
+    room.set_ylim(bottom=0)
+    flips.set_ylabel("8-bit inputs that differ, %")
+    flips.set_xlabel("layer")
+    flips.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in (errors, room, flips):
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(fontsize="small", ncols=4)
     FigureCanvasAgg(figure).print_png(stream)
 
 
-def _by(rows: list[dict[str, Any]], key: str) -> dict[str, list[dict[str, Any]]]:
+def _by(rows: list[Row], key: Callable[[Row], str]) -> dict[str, list[Row]]:
     """The rows of layers, apart by a key."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[Row]] = {}
     for row in rows:
         if row["layer"] is not None:
-            found.setdefault(row[key], []).append(row)
+            found.setdefault(key(row), []).append(row)
     return found
