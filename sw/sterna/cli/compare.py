@@ -8,8 +8,6 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from sterna.cli.progress import progress
-
 if TYPE_CHECKING:
     from sterna.model.store import Model
 
@@ -94,6 +92,7 @@ def _training(checkpoint: Path) -> dict[str, Any]:
 
 
 def _times(models: list[Model], args: argparse.Namespace) -> list[list[float]]:
+    from sterna.cli.progress import progress
     from sterna.engines.cpu import CpuEngine
     from sterna.engines.speed import in_turns
 
