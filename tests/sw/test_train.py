@@ -151,6 +151,17 @@ def test_command_from_text_to_checkpoint(
     assert json.loads((tmp_path / "notes.json").read_text())["steps"] == 5
 
 
+def test_a_small_text_gives_a_small_vocabulary_unless_another_is_asked_for(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("tern gull auk skua\n" * 20)
+    files = ("--train", tmp_path / "train.txt", "--valid", corpus / "valid.txt", "--device", "cpu", "--quiet")
+    sizes = ("--context", 16, "--batch", 2, "--layers", 1, "--tokens", 32)
+    assert command(*files, *sizes, "--out", tmp_path / "a") == 0
+    pieces = load_tokenizer(tmp_path / "a").get_vocab_size()
+    assert load_reference(tmp_path / "a").config.vocab_size == pieces < 300
+    assert command(*files, *sizes, "--out", tmp_path / "b", "--set", "model.vocab_size=320") == 0
+    assert load_reference(tmp_path / "b").config.vocab_size == 320
+
+
 def test_bad_input_is_named(corpus: Path, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(corpus)
     cases = [

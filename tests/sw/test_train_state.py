@@ -61,10 +61,9 @@ def test_steps_after_the_last_save_are_taken_and_logged_again(corpus: Path, tmp_
     killed = make(corpus, tmp_path / "b", RUN)
     stop_after(4, killed)
     killed.run()
-    for step in (6, 8):
-        line = (tmp_path / "a" / "log.csv").read_text().splitlines()[step // 2]
-        with (tmp_path / "b" / "log.csv").open("a") as log:
-            log.write(line + "\n" if step == 6 else line[:9])  # the last one torn
+    lines = (tmp_path / "a" / "log.csv").read_text().splitlines(keepends=True)
+    with (tmp_path / "b" / "log.csv").open("a") as log:  # what a kill leaves: lines of later steps, the last one torn
+        log.writelines([*lines[3:6], lines[6][:1]])
     resumed = make(corpus, tmp_path / "b", RUN)
     resumed.resume()
     assert resumed.run() and computed(tmp_path / "a") == computed(tmp_path / "b")
@@ -243,7 +242,11 @@ def test_export_in_place_of_an_earlier_one(corpus: Path, tmp_path: Path, monkeyp
         with pytest.raises(SternaError, match="broken off"):
             trainer.export(tmp_path)
     assert {path.name: path.stat().st_ino for path in tmp_path.iterdir()} == before
+    order: list[str] = []
+    real = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda path, target: order.append(target.name) or real(path, target))
     assert trainer.export(tmp_path, score=False) is None
+    assert order[-1] == "config.json" and "model.safetensors" in order
     assert [path.name for path in tmp_path.glob("model*")] == ["model.safetensors"]
     load_reference(tmp_path)
 
