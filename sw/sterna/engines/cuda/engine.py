@@ -8,7 +8,15 @@ import numpy as np
 
 from sterna.engines.cuda.device import CudaDevice, Device
 from sterna.engines.cuda.device_model import DeviceModel
-from sterna.engines.cuda.source import Shape, module_source
+from sterna.engines.cuda.source import (
+    GEMM_THREADS,
+    QUAD,
+    RECUR_THREADS,
+    WARP_QUADS,
+    WARP_TOKENS,
+    Shape,
+    module_source,
+)
 from sterna.engines.engine import Step
 from sterna.errors import SternaError
 from sterna.model.geometry import Geometry
@@ -19,8 +27,6 @@ from sterna.spec.numerics import IntArray
 CHUNK = 512  # tokens of a prompt that are read at once; their working memory is 39 KiB a token at 1.3B
 _THREADS = 512
 _ALL_PHASES = 1 << 30
-_GEMM_THREADS, _GEMM_QUADS, _GEMM_TOKENS = 128, 16, 128  # of a block of gemm in prefill.cuh
-_RECUR_THREADS = 64
 
 
 class CudaEngine:
@@ -173,21 +179,21 @@ class CudaEngine:
         self._per_token("prefill_embed", count)
         for layer, has_glu in enumerate(self._glu):
             self._per_token("prefill_quantise_gates", count, layer)
-            self._gemm("prefill_gates", -(-sizes.hidden // 4), 3, layer, count)
-            recur_blocks = -(-sizes.hidden // _RECUR_THREADS)
-            self._device.launch("prefill_recur", (recur_blocks,), _RECUR_THREADS, self._model.address, layer, count)
+            self._gemm("prefill_gates", -(-sizes.hidden // QUAD), 3, layer, count)
+            recur_blocks = -(-sizes.hidden // RECUR_THREADS)
+            self._device.launch("prefill_recur", (recur_blocks,), RECUR_THREADS, self._model.address, layer, count)
             self._per_token("prefill_quantise_out", count, layer)
-            self._gemm("prefill_out", -(-sizes.hidden // 4), 1, layer, count)
+            self._gemm("prefill_out", -(-sizes.hidden // QUAD), 1, layer, count)
             if has_glu:
                 self._per_token("prefill_quantise_glu", count, layer)
                 self._gemm("prefill_glu", -(-sizes.inner // 2), 1, layer, count)
                 self._per_token("prefill_quantise_down", count, layer)
-                self._gemm("prefill_down", -(-sizes.hidden // 4), 1, layer, count)
+                self._gemm("prefill_down", -(-sizes.hidden // QUAD), 1, layer, count)
 
     def _per_token(self, kernel: str, count: int, *arguments: int) -> None:
         shared = self._shape.quantise_shared_bytes
         self._device.launch(kernel, (count,), self._shape.threads, self._model.address, *arguments, shared=shared)
 
     def _gemm(self, kernel: str, quads: int, matrices: int, layer: int, count: int) -> None:
-        grid = (matrices * -(-quads // _GEMM_QUADS), -(-count // _GEMM_TOKENS))
-        self._device.launch(kernel, grid, _GEMM_THREADS, self._model.address, layer, count)
+        grid = (matrices * -(-quads // (2 * WARP_QUADS)), -(-count // (2 * WARP_TOKENS)))
+        self._device.launch(kernel, grid, GEMM_THREADS, self._model.address, layer, count)

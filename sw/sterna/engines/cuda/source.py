@@ -10,9 +10,11 @@ from sterna.model.geometry import Geometry
 from sterna.spec import numerics, packing
 
 FILES = ("integers.cuh", "quantise.cuh", "quads.cuh", "decode.cuh", "prefill.cuh")
-PADDING = 64  # vectors and rows of weights are padded to a multiple of this
-QUAD = 4
+QUAD = 4  # rows whose trits share words
 SEGMENT = 16  # columns of a quad that are one load
+PADDING = 4 * SEGMENT  # vectors and rows of weights are padded to a multiple of this
+WARP_QUADS, WARP_TOKENS = 8, 64  # what a warp of a matrix product makes; four warps, two by two, are a block
+GEMM_THREADS, RECUR_THREADS = 128, 64  # of a block
 
 _SPEC = (
     "VALUE_MIN",
@@ -96,6 +98,13 @@ def module_source(shape: Shape) -> str:
     sizes = shape.geometry
     constants = {name: getattr(numerics, name) for name in _SPEC} | {
         "TRITS_PER_BYTE": packing.TRITS_PER_BYTE,
+        "QUAD": QUAD,
+        "SEGMENT": SEGMENT,
+        "PADDING": PADDING,
+        "WARP_QUADS": WARP_QUADS,
+        "WARP_TOKENS": WARP_TOKENS,
+        "GEMM_THREADS": GEMM_THREADS,
+        "RECUR_THREADS": RECUR_THREADS,
         "HIDDEN": sizes.hidden,
         "INNER": sizes.inner,
         "VOCAB": sizes.vocab,

@@ -33,7 +33,7 @@ DEVICE constexpr int most_rows(int quads) { return divide_up(quads, BLOCKS) * QU
 constexpr int ROWS = larger(larger(3 * most_rows(HIDDEN_QUADS), most_rows(GLU_QUADS)), most_rows(HEAD_QUADS));
 
 struct Shared {
-    uint4 q[larger(3 * HIDDEN_PADDED, INNER_PADDED) / 16];
+    uint4 q[larger(3 * HIDDEN_PADDED, INNER_PADDED) / SEGMENT];
     Model model;
     Layer layers[LAYERS];
     Quantiser quantiser;

@@ -3,8 +3,7 @@
 //
 // A launch covers tokens 0 to count - 1 of the chunk; rows of x, of the gates f, i, g and of a belong to tokens.
 
-constexpr int GEMM_WARPS = 4;  // two by two
-constexpr int WARP_QUADS = 8, WARP_TOKENS = 64, TOKEN_TILES = WARP_TOKENS / 8;
+constexpr int TOKEN_TILES = WARP_TOKENS / 8;
 
 DEVICE void count_clamped(const Model* model, int clamped) {
     const int total = warp_sum(clamped);
@@ -214,27 +213,27 @@ struct StoreGated {
     }
 };
 
-KERNEL(GEMM_WARPS * LANES, 3) prefill_gates(const Model* model, int layer, int count) {
+KERNEL(GEMM_THREADS, 3) prefill_gates(const Model* model, int layer, int count) {
     const Layer& l = model->layers[layer];
     int clamped = 0;
     gemm<HIDDEN, 3, HIDDEN_QUADS>(model, l.gate_weights, count, StoreGates{model, l, &clamped});
     count_clamped(model, clamped);
 }
 
-KERNEL(GEMM_WARPS * LANES, 3) prefill_out(const Model* model, int layer, int count) {
+KERNEL(GEMM_THREADS, 3) prefill_out(const Model* model, int layer, int count) {
     int clamped = 0;
     gemm<HIDDEN, 1, HIDDEN_QUADS>(model, model->layers[layer].out_weights, count, AddResidual{model, &clamped});
     count_clamped(model, clamped);
 }
 
-KERNEL(GEMM_WARPS * LANES, 3) prefill_glu(const Model* model, int layer, int count) {
+KERNEL(GEMM_THREADS, 3) prefill_glu(const Model* model, int layer, int count) {
     const Layer& l = model->layers[layer];
     int clamped = 0;
     gemm<HIDDEN, 1, GLU_QUADS>(model, l.glu_weights, count, StoreGated{model, l.glu_shift, &clamped});
     count_clamped(model, clamped);
 }
 
-KERNEL(GEMM_WARPS * LANES, 3) prefill_down(const Model* model, int layer, int count) {
+KERNEL(GEMM_THREADS, 3) prefill_down(const Model* model, int layer, int count) {
     int clamped = 0;
     gemm<INNER, 1, HIDDEN_QUADS>(model, model->layers[layer].down_weights, count, AddResidual{model, &clamped});
     count_clamped(model, clamped);
@@ -257,7 +256,7 @@ struct RecurBatch {
     }
 };
 
-KERNEL(2 * LANES, 1) prefill_recur(const Model* model, int layer, int count) {
+KERNEL(RECUR_THREADS, 1) prefill_recur(const Model* model, int layer, int count) {
     const int n = blockIdx.x * blockDim.x + threadIdx.x;
     int clamped = 0;
     if (n < HIDDEN) {
@@ -293,8 +292,8 @@ KERNEL(THREADS, 1) repack(uint4* quads, const unsigned char* packed, int count, 
     if (quad >= count) return;
     const int row_bytes = (columns + TRITS_PER_BYTE - 1) / TRITS_PER_BYTE;
     u32 words[4] = {};
-    for (int column = 0; column < 16; column++) {
-        const int source = segment * 16 + column;
+    for (int column = 0; column < SEGMENT; column++) {
+        const int source = segment * SEGMENT + column;
         if (source >= columns) break;
         int place = 1;
         for (int k = source % TRITS_PER_BYTE; k > 0; k--) place *= 3;

@@ -6,7 +6,6 @@
 //
 // Why not the five trits a byte of the file: taking those apart costs 1.5 instructions a trit, this half of one, and
 // in a token the fetching of weights hides behind barriers while the arithmetic does not.
-constexpr int QUAD = 4;
 constexpr int HIDDEN_QUADS = divide_up(HIDDEN, QUAD);
 constexpr int GLU_QUADS = divide_up(INNER, 2);  // rows: gate, gate, up, up of two channels
 constexpr int HEAD_QUADS = divide_up(VOCAB, QUAD);

@@ -6,9 +6,9 @@ DEVICE constexpr int divide_up(int value, int by) { return (value + by - 1) / by
 
 template <int COLUMNS>
 struct Width {  // of a projection's input; vectors are padded with zeros
-    static constexpr int PADDED = divide_up(COLUMNS, 64) * 64;
-    static constexpr int WORDS = PADDED / 4;      // of four elements
-    static constexpr int SEGMENTS = PADDED / 16;  // of sixteen: 16 bytes of activations, and of the trits of four rows
+    static constexpr int PADDED = divide_up(COLUMNS, PADDING) * PADDING;
+    static constexpr int WORDS = PADDED / 4;           // of four elements
+    static constexpr int SEGMENTS = PADDED / SEGMENT;  // 16 bytes of activations, and of the trits of a quad of rows
     static constexpr int TURNS = divide_up(WORDS, THREADS);
 };
 constexpr int HIDDEN_PADDED = Width<HIDDEN>::PADDED, INNER_PADDED = Width<INNER>::PADDED;
