@@ -77,6 +77,12 @@ def test_without_checkpoints_nothing_is_said_of_training(twins, capsys):
     assert "training," not in capsys.readouterr().out
 
 
+def test_help_has_examples(capsys):
+    assert main(["compare", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: sterna compare") and "--checkpoints runs/twin runs/reservoir" in text
+
+
 def test_errors(twins, capsys):
     assert compare(twins, "--checkpoints", str(twins / "source" / "twin"), str(twins)) == 2
     assert "tells nothing of its training: notes.json is missing" in capsys.readouterr().err

@@ -36,7 +36,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("models", type=Path, nargs=2, metavar=("A", "B"), help="directories that `sterna import` wrote")
+    parser.add_argument("a", type=Path, metavar="A", help="directory that `sterna import` wrote")
+    parser.add_argument("b", type=Path, metavar="B", help="another one")
     parser.add_argument("--checkpoints", type=Path, nargs=2, metavar=("A", "B"), help="where they were imported from")
     parser.add_argument("--repeats", type=int, default=11, metavar="N", help="texts timed on each model (default 11)")
     parser.add_argument("--tokens", type=int, default=64, metavar="N", help="tokens of a text (default 64)")
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     from sterna.model.store import Model
 
-    models = [Model.open(path) for path in args.models]
+    models = [Model.open(path) for path in (args.a, args.b)]
     columns = [_sizes(model) for model in models]
     if args.checkpoints:
         for column, checkpoint in zip(columns, args.checkpoints, strict=True):
