@@ -201,6 +201,30 @@ def test_float_reference_has_the_trits_of_the_stored_model(tmp_path):
             assert float(found[plan.source].beta) == pytest.approx(stored[plan.stored].beta, rel=1e-6)
 
 
+def test_a_trainable_model_that_was_saved_imports_with_its_trits(tmp_path):
+    pytest.importorskip("torch")
+    from sterna.reference import HGRNBitConfig, HGRNBitForCausalLM, save_checkpoint
+
+    config = HGRNBitConfig(
+        vocab_size=71, hidden_size=43, num_hidden_layers=4, intermediate_size=58, reservoir=RESERVOIR
+    )
+    reference = HGRNBitForCausalLM(config)
+    save_checkpoint(reference, tmp_path / "source")
+    model = imported(tmp_path / "source", tmp_path / "model")
+    for index, layer in enumerate(model.layers):
+        for name, projection in layer.projections.items():
+            block = reference.model.layers[index]
+            bits = getattr(block.mlp if name in ("gate", "down") else block.attn, f"{name}_proj")
+            if projection.generated:
+                np.testing.assert_array_equal(projection.trits(), bits.trits.numpy())
+                norm = np.full(projection.columns, config.initializer_range * projection.columns**0.5)
+                if name in ("o", "down"):
+                    norm /= 8**0.5
+                np.testing.assert_allclose(projection.norm, norm, rtol=2**-8)
+            else:
+                assert bits.weight is not None
+
+
 def test_transformers_loads_generates_and_saves(tmp_path):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
