@@ -14,14 +14,21 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import astuple
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from sterna.errors import SternaError
 from sterna.spec.config import HardwareConfig
 from sterna_boards.dram import RECIPES, DramCore, dram_core
-from sterna_sim.compile import LIBRARY, Design, Progress, Recipe, compile_library, find_compiler, harness_sources
+from sterna_sim.compile import (
+    LIBRARY,
+    Design,
+    Progress,
+    compile_design,
+    find_compiler,
+    harness_sources,
+    link_library,
+)
 from sterna_sim.compile import identity as compiler_identity
 from sterna_sim.memory import ControllerModel, Memory
 
@@ -79,30 +86,26 @@ def library(text: str, *, dram: DramCore | None = None, waves: bool = False, pro
     Raises:
         SternaError: Verilator or a C++ compiler is missing, or the build failed; the log is kept.
     """
-    designs = (Design("sterna", TOP, text), *_dram_designs(dram))
-    return _library(Recipe(harness="harness.cpp", designs=designs, waves=waves, defines=_defines(dram)), progress)
+    designs = [Design("sterna", TOP, text, waves), *_dram_designs(dram)]
+    return _library("harness.cpp", designs, dram=dram, waves=waves, progress=progress)
 
 
 def traffic_library(*, dram: DramCore | None = None, progress: Progress | None = None) -> Path:
     """Path of the shared library that measures a memory, the harness's own or ``dram``; see :func:`library`."""
-    return _library(Recipe(harness="traffic.cpp", designs=_dram_designs(dram), defines=_defines(dram)), progress)
+    return _library("traffic.cpp", _dram_designs(dram), dram=dram, waves=False, progress=progress)
 
 
-def _defines(dram: DramCore | None) -> tuple[str, ...]:
-    return (f"-DSTERNA_CONTROLLER={dram is not None:d}",)
-
-
-def _dram_designs(dram: DramCore | None) -> tuple[Design, ...]:
+def _dram_designs(dram: DramCore | None) -> list[Design]:
     """The controller in the same component as on a board."""
     if dram is None:
-        return ()
+        return []
     wrapper = _cached(
         repr((dram.address_width, dram.data_bytes, dram.row_bits, dram.bank_bits, dram.phases)),
         [("sterna_hw", "dram.py"), ("sterna_hw", "axi.py")],
         lambda: _convert_dram(dram),
         note="generating Verilog around the DRAM controller",
     )
-    return (Design("dram", DRAM_TOP, wrapper + dram.verilog),)
+    return [Design("dram", DRAM_TOP, wrapper + dram.verilog)]
 
 
 def _cached(
@@ -130,21 +133,36 @@ def _cached(
     return cached.read_text()
 
 
-def _library(recipe: Recipe, progress: Progress | None) -> Path:
-    compiler = find_compiler()
-    designs = [astuple(design) for design in recipe.designs]
-    key = [recipe.harness, designs, recipe.flags(), _version("verilator"), compiler_identity(compiler)]
-    digest = hashlib.sha256(json.dumps(key).encode())
-    for path in harness_sources(recipe.harness):
-        digest.update(path.name.encode() + path.read_bytes())
-    target = cache_root() / "verilator" / digest.hexdigest()[:20]
-    if (target / LIBRARY).exists():
-        return target / LIBRARY
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(target.with_suffix(".lock"), progress):
-        if not (target / LIBRARY).exists():
-            compile_library(target, recipe, compiler=compiler, progress=_reporter(progress))
-    return target / LIBRARY
+def _library(
+    harness: str, designs: list[Design], *, dram: DramCore | None, waves: bool, progress: Progress | None
+) -> Path:
+    """The library of a harness with its designs; each of these is compiled once for all harnesses and memories."""
+    compiler, report = find_compiler(), _reporter(progress)
+    tools = [_version("verilator"), compiler_identity(compiler)]
+    defines = [f"-DSTERNA_CONTROLLER={dram is not None:d}"]
+    sources = [[path.name, path.read_text()] for path in harness_sources(harness)]
+    keys = [[*design.key(), *tools] for design in designs]
+
+    def compiled(design: Design, key: object) -> Path:
+        return _once(key, lambda folder: compile_design(folder, design, compiler=compiler, progress=report), report)
+
+    def link(target: Path) -> None:
+        folders = [compiled(design, key) for design, key in zip(designs, keys, strict=True)]
+        link_library(target, harness, folders, defines=defines, waves=waves, compiler=compiler, progress=report)
+
+    return _once([keys, sources, defines, waves, tools], link, report) / LIBRARY
+
+
+def _once(key: object, make: Callable[[Path], None], report: Progress) -> Path:
+    """The folder that ``make`` made for ``key``, now or earlier, here or in another process."""
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:20]
+    target = cache_root() / "verilator" / digest
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target.with_suffix(".lock"), report):
+            if not target.exists():
+                make(target)
+    return target
 
 
 def _convert(config: HardwareConfig) -> str:
@@ -193,12 +211,12 @@ def _version(package: str) -> str:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, progress: Progress | None) -> Iterator[None]:
+def _locked(path: Path, report: Progress) -> Iterator[None]:
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _reporter(progress)("waiting for another process to build the simulator")
+            report("waiting for another process to build the simulator")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

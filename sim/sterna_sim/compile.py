@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import json
@@ -10,7 +11,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,20 +20,12 @@ from sterna.errors import SternaError
 
 HERE = Path(__file__).resolve().parent
 LIBRARY = "libsterna.so"
+RUNTIME = "runtime.json"  # in the folder of a design: sources of Verilator's run time
 LOG_TAIL = 20  # lines of a failed build that the error shows
 
-VERILATOR_FLAGS = ["--cc", "--make", "json", "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Wno-COMBDLY"]
-VERILATOR_FLAGS += [
-    "-O3",
-    "--x-assign",
-    "fast",
-    "--x-initial",
-    "fast",
-    "--no-timing",
-    "--no-assert",
-    "--output-split",
-    "20000",
-]
+VERILATOR_FLAGS = ["--cc", "--make", "json", "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Wno-COMBDLY", "-O3"]
+VERILATOR_FLAGS += ["--x-assign", "fast", "--x-initial", "fast", "--no-timing", "--no-assert"]
+VERILATOR_FLAGS += ["--output-split", "20000"]
 VERILATOR_WAVE_FLAGS = ["--trace-fst", "--trace-structs"]
 COMPILE_FLAGS = ["-std=gnu++17", "-fPIC", "-fvisibility=hidden", "-DVERILATOR=1", "-DVM_SC=0", "-DVM_COVERAGE=0"]
 COMPILE_FLAGS += ["-DVM_TIMING=0", "-DVM_TRACE_VCD=0", "-DVM_TRACE_SAIF=0", "-w"]
@@ -49,65 +42,64 @@ class Design:
     name: str
     top: str  # module
     text: str
+    waves: bool = False
+
+    def key(self) -> list[object]:
+        """What its objects depend on, besides the tools."""
+        return [self.name, self.top, self.text, _verilator_flags(self), COMPILE_FLAGS, FAST_FLAGS, SLOW_FLAGS]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """Everything that a library is made of, besides the tools and the sources beside this file."""
-
-    harness: str  # C++ file
-    designs: tuple[Design, ...]
-    waves: bool = False  # of the first design
-    defines: tuple[str, ...] = ()
-
-    def flags(self) -> list[str]:
-        """All flags, to tell libraries apart by."""
-        waves = VERILATOR_WAVE_FLAGS if self.waves else []
-        return [*VERILATOR_FLAGS, *waves, *COMPILE_FLAGS, *FAST_FLAGS, *SLOW_FLAGS, *self.defines]
-
-
-def compile_library(target: Path, recipe: Recipe, *, compiler: str, progress: Progress) -> None:
-    """Build in a folder beside ``target`` and rename it, so that what stands under the final name is whole.
+def compile_design(target: Path, design: Design, *, compiler: str, progress: Progress) -> None:
+    """Make the folder ``target`` with the objects of a design, its headers, and a list of the run time it needs.
 
     Raises:
         SternaError: Verilator is missing or a step failed; its log is kept as ``target`` with the suffix ``.log``.
     """
-    work = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
-    log = target.with_suffix(".log")
-    try:
-        (work / "build.log").touch()
-        root = _verilator_root()
-        sources = [_translate(work, root, design, recipe.waves and not i, progress)
-                   for i, design in enumerate(recipe.designs)]  # fmt: skip
-        fast = [str(HERE / recipe.harness), *_listed(sources, "classes_fast", "support_fast")]
-        slow = _listed(sources, "classes_slow", "support_slow")
-        runtime = list(dict.fromkeys(_listed(sources, "global")))
-        generated = [work / design.name for design in recipe.designs]
-        folders = [*generated, HERE, HERE / "waves", root / "include", root / "include" / "vltstd"]
-        waves = [f"-DVM_TRACE={recipe.waves:d}", f"-DVM_TRACE_FST={recipe.waves:d}"]
-        common = [compiler, *COMPILE_FLAGS, *waves, *recipe.defines, *(f"-I{folder}" for folder in folders), "-c"]
-        jobs = [(path, FAST_FLAGS) for path in fast] + [(path, SLOW_FLAGS) for path in [*slow, *runtime]]
-        jobs.sort(key=lambda job: -Path(job[0]).stat().st_size)
-        progress(f"compiling {len(jobs)} C++ files")
-        objects = [str(work / f"{index}.o") for index in range(len(jobs))]
-        with ThreadPoolExecutor(max(1, min(len(jobs), os.cpu_count() or 1))) as pool:
-            tasks = [
-                pool.submit(_run, [*common, *options, path, "-o", output], work)
-                for (path, options), output in zip(jobs, objects, strict=True)
-            ]
-            for task in tasks:
-                task.result()
-        _run([compiler, "-shared", "-o", str(work / LIBRARY), *objects, "-pthread"], work)
+    with _folder(target) as work:
+        root, prefix = _verilator_root(), f"V{design.name}"
+        progress(f"translating {design.name} to C++ (Verilator)")
+        (work / "design.v").write_text(_plain_names(design.text))
+        command = [str(root / "bin" / "verilator_bin"), *_verilator_flags(design), "--top-module", design.top]
+        command += ["--prefix", prefix, "--Mdir", str(work), str(work / "design.v")]
+        _run(command, work, {"VERILATOR_ROOT": str(root)})
+        sources: dict[str, list[str]] = json.loads((work / f"{prefix}.json").read_text())["sources"]
+        # The constructors are many small files: one translation unit reads the headers once.
+        unity = work / "slow_unity.cpp"
+        unity.write_text("".join(f'#include "{path}"\n' for path in _listed(sources, "classes_slow", "support_slow")))
+        fast = _listed(sources, "classes_fast", "support_fast")
+        progress(f"compiling {len(fast) + 1} C++ files of {design.name}")
+        jobs = [(path, FAST_FLAGS) for path in fast] + [(str(unity), SLOW_FLAGS)]
+        _compile(jobs, [compiler, *_compile_flags(design.waves), *_includes(root, work)], work)
+        for path in work.glob("*.cpp"):
+            path.unlink()
+        (work / RUNTIME).write_text(json.dumps(_listed(sources, "global")))
+
+
+def link_library(
+    target: Path,
+    harness: str,
+    designs: Sequence[Path],
+    *,
+    defines: Sequence[str],
+    waves: bool,
+    compiler: str,
+    progress: Progress,
+) -> None:
+    """Make the folder ``target`` with the shared library of a harness and the folders of its designs.
+
+    Raises:
+        SternaError: a step failed; its log is kept as ``target`` with the suffix ``.log``.
+    """
+    with _folder(target) as work:
+        progress("linking the simulator")
+        runtime = [path for folder in designs for path in json.loads((folder / RUNTIME).read_text())]
+        jobs = [(str(HERE / harness), FAST_FLAGS)] + [(path, SLOW_FLAGS) for path in dict.fromkeys(runtime)]
+        includes = _includes(_verilator_root(), *designs)
+        objects = _compile(jobs, [compiler, *_compile_flags(waves), *defines, *includes], work)
+        linked = [str(path) for folder in designs for path in sorted(folder.glob("*.o"))]
+        _run([compiler, "-shared", "-o", str(work / LIBRARY), *objects, *linked, "-pthread"], work)
         for output in objects:
             Path(output).unlink()
-        for folder in generated:
-            shutil.rmtree(folder)
-        work.rename(target)
-    except BaseException:
-        if (work / "build.log").exists():
-            (work / "build.log").replace(log)
-        shutil.rmtree(work, ignore_errors=True)
-        raise
 
 
 def find_compiler() -> str:
@@ -137,20 +129,46 @@ def harness_sources(harness: str) -> list[Path]:
     return sorted([Path(__file__), HERE / harness, *HERE.glob("*.hpp"), *HERE.glob("waves/*.h")])
 
 
-def _translate(work: Path, root: Path, design: Design, waves: bool, progress: Progress) -> dict[str, list[str]]:
-    """C++ of a design in the folder of its name; the files by kind."""
-    progress(f"translating {design.name} to C++ (Verilator)")
-    source, folder, prefix = work / f"{design.name}.v", work / design.name, f"V{design.name}"
-    source.write_text(_plain_names(design.text))
-    command = [str(root / "bin" / "verilator_bin"), *VERILATOR_FLAGS, *(VERILATOR_WAVE_FLAGS if waves else [])]
-    command += ["--top-module", design.top, "--prefix", prefix, "--Mdir", str(folder), str(source)]
-    _run(command, work, {"VERILATOR_ROOT": str(root)})
-    sources: dict[str, list[str]] = json.loads((folder / f"{prefix}.json").read_text())["sources"]
-    # The constructors are many small files: one translation unit reads the headers once.
-    unity = folder / "slow_unity.cpp"
-    slow = [path for kind in ("classes_slow", "support_slow") for path in sources.get(kind, [])]
-    unity.write_text("".join(f'#include "{path}"\n' for path in slow))
-    return {**sources, "classes_slow": [str(unity)], "support_slow": []}
+@contextlib.contextmanager
+def _folder(target: Path) -> Iterator[Path]:
+    """A folder to build in; it gets the name ``target`` when all went well, so that what stands there is whole."""
+    work = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
+    try:
+        (work / "build.log").touch()
+        yield work
+        work.rename(target)
+    except BaseException:
+        if (work / "build.log").exists():
+            (work / "build.log").replace(target.with_suffix(".log"))
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+
+
+def _compile(jobs: list[tuple[str, list[str]]], common: list[str], work: Path) -> list[str]:
+    """Objects of sources with their flags, the largest source first."""
+    jobs = sorted(jobs, key=lambda job: -Path(job[0]).stat().st_size)
+    objects = [str(work / f"{index}.o") for index in range(len(jobs))]
+    with ThreadPoolExecutor(max(1, min(len(jobs), os.cpu_count() or 1))) as pool:
+        tasks = [
+            pool.submit(_run, [*common, *options, "-c", path, "-o", output], work)
+            for (path, options), output in zip(jobs, objects, strict=True)
+        ]
+        for task in tasks:
+            task.result()
+    return objects
+
+
+def _verilator_flags(design: Design) -> list[str]:
+    return [*VERILATOR_FLAGS, *(VERILATOR_WAVE_FLAGS if design.waves else [])]
+
+
+def _compile_flags(waves: bool) -> list[str]:
+    return [*COMPILE_FLAGS, f"-DVM_TRACE={waves:d}", f"-DVM_TRACE_FST={waves:d}"]
+
+
+def _includes(root: Path, *designs: Path) -> list[str]:
+    folders = [*designs, HERE, HERE / "waves", root / "include", root / "include" / "vltstd"]
+    return [f"-I{folder}" for folder in folders]
 
 
 def _plain_names(text: str) -> str:
@@ -158,8 +176,8 @@ def _plain_names(text: str) -> str:
     return re.sub(r"\b(m_axi|s_axil|bus|control|dfi\d)__(?=[a-z])", r"\1_", text)
 
 
-def _listed(sources: Sequence[dict[str, list[str]]], *kinds: str) -> list[str]:
-    return [path for of_design in sources for kind in kinds for path in of_design.get(kind, [])]
+def _listed(sources: dict[str, list[str]], *kinds: str) -> list[str]:
+    return [path for kind in kinds for path in sources.get(kind, [])]
 
 
 def _run(command: list[str], work: Path, environment: dict[str, str] | None = None) -> None:
