@@ -67,7 +67,8 @@ def _jobs(args: argparse.Namespace) -> Iterator[tuple[str, str, dict[str, Any], 
     common = {"device": args.device, "bf16": not args.float32, "compile": args.compile}
     variants = [variant for variant in args.variants.split(",") if variant]
     if args.check:
-        yield "products", "products", {}, {"device": args.device}
+        sizes = {"tokens": 300, "width": 64} if args.device == "cpu" else {}
+        yield "products", "products", {}, {"device": args.device, **sizes}
         yield "agreement", "agreements", {}, {"device": args.device, "compiled": args.compile}
     main_task = common | {"geometry": args.geometry, "batch": args.batch, "context": args.context}
     second = args.batch // 2 if args.second_batch is None else args.second_batch
