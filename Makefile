@@ -16,7 +16,7 @@ test: .venv/dev.stamp ## every test
 lint: .venv/dev.stamp ## style, types, and tables of the docs
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-bench: .venv/sim.stamp ## cycles of whole tokens on several configurations: build/bench.json
+bench: .venv/bench.stamp ## cycles of whole tokens and where they went: build/bench.json, .md, .png
 	$(BIN)/python -m sterna_sim.bench $(CASES)
 
 docs: .venv/sim.stamp ## write the tables of docs/program.md from the specification
@@ -33,6 +33,9 @@ clean: ## remove everything that was built
 
 .venv/sim.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[hw]" && touch $@
+
+.venv/bench.stamp: .venv/sim.stamp
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[hw,bitstream,plot]" && touch $@
 
 .venv/dev.stamp: .venv/sim.stamp
 	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[hw,bitstream,train,eval,dev]" && touch $@

@@ -1,4 +1,4 @@
-"""``make bench``: whole tokens of several models and configurations through the RTL, as JSON and as a table."""
+"""``make bench``: whole tokens of several models and configurations through the RTL, and where their cycles went."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import argparse
 import json
 import sys
 import tempfile
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from sterna.cli.progress import progress
@@ -21,9 +20,9 @@ from sterna_sim.build import cache_root
 from sterna_sim.cosim import CoSimulation
 from sterna_sim.demo import MODEL
 from sterna_sim.memory import MODELS, MemoryModel, memory_model
+from sterna_sim.report import IDEAL, Measurement, markdown, picture, stream_bytes
 
 SHIPPED = "shipped"
-IDEAL = "ideal"
 # What a rate and a latency say of the memories that the configurations are made for.
 IDEAL_MEMORIES = {
     "sim-tiny": MemoryModel(),
@@ -41,26 +40,6 @@ DEFAULT_CASES = (
 )
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """One model on one configuration; cycles and bytes are exact, speed of simulation is this machine's.
-
-    ``efficiency`` is the roofline efficiency of the whole token; ``bound`` what its bytes allow at most.
-    """
-
-    model: str
-    config: str
-    memory: str
-    bytes_per_cycle: float
-    weight_bytes: int
-    stream_bytes: int
-    cycles: int
-    integers_compared: int
-    efficiency: float
-    bound: float
-    trits_per_second: float
-
-
 def measure(name: str, config_name: str, memory_name: str = IDEAL, *, tokens: int) -> Measurement:
     """Run ``tokens`` tokens, each compared with golden in every integer; the last one is reported.
 
@@ -74,9 +53,7 @@ def measure(name: str, config_name: str, memory_name: str = IDEAL, *, tokens: in
         with CoSimulation(model, config, memory=memory, progress=_note) as cosim:
             found = account(cosim.image, config)
             for token in range(tokens):
-                started = time.monotonic()
                 checked = cosim.step(token)
-                seconds = time.monotonic() - started
     return Measurement(
         model=name,
         config=config_name,
@@ -85,29 +62,19 @@ def measure(name: str, config_name: str, memory_name: str = IDEAL, *, tokens: in
         weight_bytes=found.trits,
         stream_bytes=found.total,
         cycles=checked.cycles,
+        beats=checked.beats,
+        stalls={stall.name: cycles for stall, cycles in checked.stalls.items()},
+        stream=stream_bytes(found),
         integers_compared=checked.integers,
         efficiency=checked.efficiency,
         bound=found.bound,
-        trits_per_second=5 * found.trits / seconds,
+        trits_per_second=5 * found.trits / checked.seconds,
+        cycles_per_second=checked.cycles / checked.seconds,
     )
 
 
-def table(measurements: list[Measurement]) -> str:
-    """The measurements in Markdown."""
-    lines = [
-        "| model | configuration | memory | B/cycle | weight bytes | cycles a token | roofline | bound by bytes |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {m.model} | {m.config} | {m.memory} | {m.bytes_per_cycle:g} | {m.weight_bytes:,} | {m.cycles:,} "
-        f"| {100 * m.efficiency:.2f} % | {100 * m.bound:.2f} % |"
-        for m in measurements
-    ]
-    return "\n".join(lines)
-
-
 def main() -> int:
-    """Run the cases, print the table and write the JSON file."""
+    """Run the cases, print the tables, and write JSON, Markdown and picture."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument(
         "cases",
@@ -118,7 +85,12 @@ def main() -> int:
         f"(default: {' '.join(DEFAULT_CASES)})",
     )
     parser.add_argument("--tokens", type=int, default=1, help="tokens of each case (default: 1)")
-    parser.add_argument("--json", type=Path, default=cache_root() / "bench.json", help="file for the figures")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        default=cache_root() / "bench.json",
+        help="file for the figures; tables and picture go beside it",
+    )
     arguments = parser.parse_args()
     measurements = []
     try:
@@ -127,9 +99,15 @@ def main() -> int:
     except SternaError as error:
         print(f"bench: {error}", file=sys.stderr)
         return error.exit_code
+    text = markdown(measurements)
+    print(text)
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps([asdict(m) for m in measurements], indent=2) + "\n")
-    print(table(measurements))
+    _write(arguments.json, json.dumps([asdict(m) for m in measurements], indent=2) + "\n")
+    _write(arguments.json.with_suffix(".md"), text + "\n")
+    try:
+        _write(arguments.json.with_suffix(".png"), picture(measurements))
+    except SternaError as error:
+        _note(str(error))
     return 0
 
 
@@ -150,6 +128,13 @@ def _synthetic(name: str, folder: Path) -> Model:
         source = write_synthetic(folder / "checkpoint", geometry, progress=bar.update)
     import_checkpoint(source, folder / "model", calibrate=False, progress=progress)
     return Model.open(folder / "model")
+
+
+def _write(path: Path, contents: str | bytes) -> None:
+    """Write all or nothing."""
+    scratch = path.with_name(f".{path.name}.part")
+    scratch.write_bytes(contents if isinstance(contents, bytes) else contents.encode())
+    scratch.replace(path)
 
 
 def _note(words: str) -> None:

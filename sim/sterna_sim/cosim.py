@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ class CheckedToken:
     beats: int
     stalls: dict[Stall, int]  # cycles without a beat by their reason; with the beats they are all cycles
     efficiency: float  # share of the memory's rate that was weights, the whole token counted
+    seconds: float  # that the simulation of it took
 
 
 class CoSimulation:
@@ -81,7 +83,9 @@ class CoSimulation:
             Mismatch: an integer differs, the RTL clamped or sampled otherwise, or beats and stalls are not all cycles.
             DeviceError: the accelerator failed.
         """
+        started = time.monotonic()
         step = self._engine.step(token)
+        seconds = time.monotonic() - started
         trace = Trace()
         logits = self._golden.step([token], trace=trace)[0]
         found = self._transport.take_trace()
@@ -95,7 +99,7 @@ class CoSimulation:
         if beats + sum(stalls.values()) != cycles:
             raise Mismatch(f"{beats} beats and {sum(stalls.values())} stalled cycles do not make {cycles} cycles")
         efficiency = self._weight_bytes / (cycles * self._bytes_per_cycle)
-        return CheckedToken(step.sampled, len(found), cycles, beats, stalls, efficiency)
+        return CheckedToken(step.sampled, len(found), cycles, beats, stalls, efficiency, seconds)
 
     def generate(self, prompt: list[int], tokens: int) -> Iterator[tuple[CheckedToken, bool]]:
         """Feed the prompt, then ``tokens`` greedy tokens; yields each checked token and whether it is a new one."""

@@ -9,9 +9,26 @@ import pytest
 from sterna.golden.model import GoldenModel
 from sterna.importer import synthetic
 from sterna.model.geometry import Geometry
+from sterna.spec.config import preset
+from sterna.spec.registers import STALL_TEXT, Stall
 from sterna_sim import bench, demo
 
 BENCH_CYCLES = 33_229  # of one token of the small model below on sim-tiny
+BENCH_STALLS = {  # and why its other cycles had no beat
+    "STARTUP": 29,
+    "MEMORY": 26,
+    "RESTART": 3350,
+    "FETCH": 203,
+    "LOAD": 116,
+    "SUMSQ": 356,
+    "QUANT": 1220,
+    "SCALAR": 390,
+    "TABLES": 20735,
+    "LANES": 1183,
+    "DRAIN": 108,
+    "END": 1,
+}
+TINY = preset("sim-tiny")
 
 
 def run(module, monkeypatch, *arguments):
@@ -66,7 +83,22 @@ def test_bench_measures_whole_tokens(small, monkeypatch, capsys, tmp_path):
     assert measured["efficiency"] < measured["bound"] < 1
     assert measured["integers_compared"] == 96 + 2 * (5 * 96 + 2 * 160) + 128
     assert measured["cycles"] <= BENCH_CYCLES, "cycles are exact: more of them is a regression"
-    assert f"{measured['cycles']:,}" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert f"{measured['cycles']:,}" in text
+    assert {name: cycles for name, cycles in measured["stalls"].items() if cycles} == BENCH_STALLS
+    assert measured["beats"] + sum(measured["stalls"].values()) == measured["cycles"]
+    assert sum(measured["stream"].values()) == measured["stream_bytes"] == measured["beats"] * TINY.beat_bytes
+    assert target.with_suffix(".md").read_text() == text
+    assert f"| TABLES: {STALL_TEXT[Stall.TABLES]} | {BENCH_STALLS['TABLES']:,} (" in text
+    assert target.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_bench_without_matplotlib_has_no_picture_and_all_figures(small, monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    target = tmp_path / "bench.json"
+    assert run(bench, monkeypatch, "small:sim-tiny", "--json", str(target)) == 0
+    assert "needs matplotlib" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.json", "bench.md"]
 
 
 @pytest.mark.parametrize("case", ["gpt:sim-tiny", "shipped", "shipped:none", "shipped:ecpix5:hbm", "shipped:a:b:c"])
