@@ -13,11 +13,13 @@ pytest.importorskip("litedram", reason="the real controller is generated: pip in
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "sw"))
 from checkpoints import write_checkpoint
+from standin import Bug
 
 from sterna.errors import DeviceError, SternaError
 from sterna.importer import import_checkpoint
 from sterna.model.store import Model
 from sterna.spec.config import preset
+from sterna.spec.registers import Control, Status
 from sterna_boards.dram import RECIPES, dram_core
 from sterna_sim import build
 from sterna_sim.cosim import CoSimulation
@@ -190,13 +192,43 @@ def test_whole_tokens_on_both(tmp_path):
     assert cycles[MODEL] == pytest.approx(cycles[REAL], rel=0.002)
 
 
-def test_reset_in_the_middle_of_a_burst_and_errors_behind_the_controller(tmp_path):
-    with VerilatorTransport(SMALL, memory=REAL) as transport:
-        transport.write_memory(64, bytes(range(64)))
-        assert transport.read_memory(64, 64) == bytes(range(64))
-        transport.fail_reads(None)
-        with pytest.raises(DeviceError, match="answers every access as good"):
-            transport.fail_reads(range(16))
+PROGRAM = 0x4000
+
+
+def start(transport, beats, *, bug=Bug.NONE):
+    values = {"PROGRAM_ADDRESS": PROGRAM, "PROGRAM_BEATS": beats, "EMBED_BEATS": bug, "VOCABULARY": 8, "TOKEN": 0}
+    for name, value in values.items():
+        transport.write_register(name, value)
+    transport.write_register("CONTROL", Control.START | Control.FRESH)
+
+
+def test_reset_in_the_middle_of_a_burst(open_standin):
+    """Controller and chip start anew with the accelerator: nothing of before is answered, no rule is broken."""
+    transport = open_standin(memory=REAL)
+    words = np.random.default_rng(5).integers(0, 1 << 32, (4096, 4), dtype=np.uint32)
+    transport.write_memory(PROGRAM, words.tobytes())
+    for cycles in (100, 611, 1733):
+        start(transport, 4096)
+        transport.run(cycles)
+        transport.reset()
+    start(transport, 4096)
+    assert transport.wait(Status.DONE | Status.ERROR) == Status.DONE
+    assert transport.read_register("SAMPLED") == int(words[:, 0].sum(dtype=np.uint32))
+    assert transport.traffic.read_beats > 4096
+
+
+def test_protocol_is_watched_in_front_of_the_controller(open_standin):
+    transport = open_standin(memory=REAL)
+    with pytest.raises(DeviceError, match=r"cycle \d+: AR address 0x4001 is not aligned to a beat"):
+        start(transport, 16, bug=Bug.MISALIGNED)
+        transport.wait(Status.DONE | Status.ERROR)
+
+
+def test_no_error_comes_from_behind_the_controller(open_standin):
+    transport = open_standin(memory=REAL)
+    transport.fail_reads(None)
+    with pytest.raises(DeviceError, match="answers every access as good"):
+        transport.fail_reads(range(16))
 
 
 def test_a_memory_must_fit_the_port():
