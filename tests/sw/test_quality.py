@@ -22,6 +22,7 @@ from sterna.importer import import_checkpoint
 from sterna.model.manifest import Manifest
 from sterna.model.store import Model
 from sterna.quality.report import measure
+from sterna.quality.statistics import ActivationSum
 from sterna.quality.tracing import TracingGolden, TracingReference
 from sterna.reference import load_reference
 from sterna.runtime import chunks
@@ -128,12 +129,51 @@ def test_figures_by_hand(report: dict[str, Any], model: Path, checkpoint: Path) 
 
 def test_the_whole_is_what_eval_says(report: dict[str, Any], model: Path, checkpoint: Path, text: Path) -> None:
     expected = compare(model, text, reference=checkpoint, chunk=CHUNK)
-    assert set(report["whole"]) == set(expected)
+    assert set(report["whole"]) == {*expected, "baseline_top1_equal"}
     for name, number in expected.items():
         if name in ("tokens", "positions", "bytes", "chunk", "device", "nll", "perplexity", "bits_per_byte"):
             assert report["whole"][name] == number, name
         else:  # the float model may round otherwise in batches of another shape
             assert report["whole"][name] == pytest.approx(number, rel=0.02, abs=0.02), name
+
+
+def test_baseline_by_hand(report: dict[str, Any], model: Path, checkpoint: Path, text: Path) -> None:
+    """float64 against float32: the residual after the last layer, the input of the head, and the choice of a token."""
+    models = [load_reference(checkpoint), load_reference(checkpoint).double()]  # the same trits and scales
+    ids = token_ids(model)
+    found: list[list[np.ndarray]] = [[], [], []]
+    for start in range(0, len(ids), CHUNK):
+        both: list[list[torch.Tensor]] = [[], []]
+        logits = []
+        with torch.inference_mode():
+            for one, hidden in zip(models, both, strict=True):
+                logits.append(one(torch.tensor([ids[start : start + CHUNK]]), hidden=hidden)[0][0].numpy())
+        found[0].append(both[0][3][0].numpy().astype(np.float64))
+        found[1].append(both[1][3][0].numpy())
+        found[2].append(logits[0].argmax(axis=-1) == logits[1].argmax(axis=-1))
+    single, double, equal = map(np.concatenate, found)
+    ratio = 10 * np.log10((single**2).sum() / ((double - single) ** 2).sum())
+    row = value(report, 2, "residual")
+    assert row["baseline_sqnr_db"] == pytest.approx(ratio, abs=3)
+    assert row["sqnr_db"] < row["baseline_sqnr_db"] - 20
+    assert report["whole"]["baseline_top1_equal"] == pytest.approx(equal.mean(), abs=0.02)
+    *_, head = report["activations"]
+    assert head["baseline_flipped"] < head["flipped"]
+    without = measure(model, text, reference=checkpoint, chunk=CHUNK, baseline=False)
+    assert value(without, 2, "residual") == row | {"baseline_sqnr_db": None}
+    assert without["activations"][-1] == head | {"baseline_flipped": None}
+    assert without["whole"] == report["whole"] | {"baseline_top1_equal": None}
+
+
+def test_flips_are_counted() -> None:
+    total = ActivationSum("layers.7.down")
+    ours, theirs = np.array([[127, -127, 0, 5]], np.int8), np.array([[-127, -127, 1, 5]], np.int8)
+    total.add(ours, theirs, np.array([[-127, -127, 1, 4]], np.int8))
+    total.add(theirs, theirs, theirs)
+    assert total.result() == {
+        **{"projection": "layers.7.down", "layer": 7, "flipped": 2 / 8, "largest_step": 254},
+        "baseline_flipped": 1 / 8,
+    }
 
 
 def test_a_good_model_is_near_its_reference(report: dict[str, Any]) -> None:
@@ -274,19 +314,20 @@ def test_command(model: Path, checkpoint: Path, text: Path, tmp_path: Path, caps
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["quality.json", "quality.md", "quality.png"]
     assert (tmp_path / "out" / "quality.png").read_bytes().startswith(b"\x89PNG")
     kept = json.loads((tmp_path / "out" / "quality.json").read_text())
-    assert f"| {value(kept, 1, 'state')['sqnr_db']:.1f} dB |" in (tmp_path / "out" / "quality.md").read_text()
+    assert f"| {value(kept, 1, 'state')['sqnr_db']:.1f} dB (" in (tmp_path / "out" / "quality.md").read_text()
     assert main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == kept
 
 
 def test_rows_name_the_tightest_result_and_count_all_clamps() -> None:
     def row(quantity: str, headroom: float | None, clamped: int, **more: Any) -> dict[str, Any]:
-        common = {"layer": 0, "largest": 6.0, "rms": 2.0, "sqnr_db": 40.0}
+        common = {"layer": 0, "largest": 6.0, "rms": 2.0, "sqnr_db": 40.0, "baseline_sqnr_db": None}
         return common | {"quantity": quantity, "headroom_bits": headroom, "clamped": clamped} | more
 
     values = [row("f", None, 1), row("state", 2.25, 2, sqnr_db=30.0), row("residual", 3.0, 4)]
-    assert command._row("layer 0", values, [0.01, 0.03]) == (
-        *("layer 0", "40.0 dB", "30.0 dB", "2.00 %", "3.0", "2.2 bits (state)", "7"),
+    flips = [{"flipped": share, "baseline_flipped": share / 2} for share in (0.01, 0.03)]
+    assert command._row("layer 0", values, flips) == (
+        *("layer 0", "40.0 dB", "30.0 dB", "2.00 % (1.00)", "3.0", "2.2 bits (state)", "7"),
     )
 
 

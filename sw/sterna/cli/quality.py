@@ -24,6 +24,7 @@ The golden model and the float32 model read the same text, and every result of a
   SQNR      power of the float value over the power of the difference, in dB; errors of earlier layers are included,
             so it falls with depth, most of it by 8-bit inputs that round the other way
   flipped   share of the 8-bit inputs of projections that differ from those of the float model
+  (...)     the same for the float model in float64 against float32: what any other rounding costs
   outlier   largest magnitude of the residual over its root mean square
   headroom  bits between the largest integer seen and the limit of its format, for the result that has least
   clamped   results that did not fit their format; a good model has none"""
@@ -46,6 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--reference", type=Path, metavar="DIR", help="checkpoint of the reference (default: MODEL)")
     parser.add_argument("--max-tokens", type=int, metavar="N", help="read only the first N tokens of the text")
     parser.add_argument("--chunk", type=int, default=512, metavar="N", help="tokens to a fresh state (default: 512)")
+    parser.add_argument("--no-baseline", action="store_true", help="do not run the reference in float64 too")
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write quality.json, quality.md and quality.png")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.set_defaults(func=run)
@@ -64,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         reference=args.reference,
         max_tokens=args.max_tokens,
         chunk=args.chunk,
+        baseline=not args.no_baseline,
         progress=progress,
     )
     if args.out:
@@ -86,7 +89,13 @@ def _text(report: dict[str, Any]) -> str:
     rows = [_COLUMNS, *_layers(report)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     table = ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join([comparison(report["whole"]), "", *table])
+    return "\n".join([_whole(report["whole"]), "", *table])
+
+
+def _whole(whole: dict[str, Any]) -> str:
+    share = whole["baseline_top1_equal"]
+    line = "" if share is None else f"\n(float64)       {100 * share:.2f} % of all positions the same token as float32"
+    return comparison(whole) + line
 
 
 def _markdown(report: dict[str, Any]) -> str:
@@ -96,7 +105,7 @@ def _markdown(report: dict[str, Any]) -> str:
             f"# What quantisation costs: {report['model']} against {report['reference']}",
             "",
             "```",
-            comparison(report["whole"]),
+            _whole(report["whole"]),
             "```",
             "",
             *(f"| {' | '.join(row)} |" for row in rows),
@@ -115,16 +124,16 @@ def _layers(report: dict[str, Any]) -> list[tuple[str, ...]]:
         _row(
             f"layer {layer}",
             [value for value in values if value["layer"] == layer],
-            [activation["flipped"] for activation in activations if activation["layer"] == layer],
+            [activation for activation in activations if activation["layer"] == layer],
         )
         for layer in range(last + 1)
     ]
     outside = {value["quantity"]: value for value in values if value["layer"] is None}
-    head = [activation["flipped"] for activation in activations if activation["layer"] is None]
+    head = [activation for activation in activations if activation["layer"] is None]
     return [_row("embedding", [outside["embedding"]], []), *inside, _row("logits", [outside["logits"]], head)]
 
 
-def _row(name: str, values: list[dict[str, Any]], flipped: list[float]) -> tuple[str, ...]:
+def _row(name: str, values: list[dict[str, Any]], activations: list[dict[str, Any]]) -> tuple[str, ...]:
     by_quantity = {value["quantity"]: value for value in values}
     result = values[-1]  # in program order: the residual after the layer, or the only one
     tight = min((value for value in values if value["headroom_bits"] is not None), key=_headroom, default=None)
@@ -132,7 +141,7 @@ def _row(name: str, values: list[dict[str, Any]], flipped: list[float]) -> tuple
         name,
         _decibels(result),
         _decibels(by_quantity["state"]) if "state" in by_quantity else "",
-        f"{100 * sum(flipped) / len(flipped):.2f} %" if flipped else "",
+        _flips(activations) if activations else "",
         f"{result['largest'] / result['rms']:.1f}" if result["rms"] else "",
         "" if tight is None else f"{_headroom(tight):.1f} bits ({tight['quantity']})",
         f"{sum(value['clamped'] for value in values):,}",
@@ -144,4 +153,15 @@ def _headroom(value: dict[str, Any]) -> float:
 
 
 def _decibels(value: dict[str, Any]) -> str:
-    return "exact" if value["sqnr_db"] is None else f"{value['sqnr_db']:.1f} dB"
+    ratio, baseline = value["sqnr_db"], value["baseline_sqnr_db"]
+    return ("exact" if ratio is None else f"{ratio:.1f} dB") + ("" if baseline is None else f" ({baseline:.1f})")
+
+
+def _flips(activations: list[dict[str, Any]]) -> str:
+    """The mean over projections."""
+
+    def mean(key: str) -> float:
+        return 100 * float(sum(activation[key] for activation in activations)) / len(activations)
+
+    baseline = "" if activations[0]["baseline_flipped"] is None else f" ({mean('baseline_flipped'):.2f})"
+    return f"{mean('flipped'):.2f} %{baseline}"

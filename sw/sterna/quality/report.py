@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sterna.progress import Progress
 from sterna.quality.statistics import ActivationSum, Place, ValueSum, fractional_bits
-from sterna.quality.tracing import TracingGolden, TracingReference, Values
+from sterna.quality.tracing import TracingGolden, TracingReference
 from sterna.runtime.evaluate import CHUNK, compare_runners
 from sterna.runtime.load import GOLDEN
 from sterna.runtime.tokenizer import Tokenizer, require
@@ -23,6 +23,7 @@ def measure(
     reference: str | Path | None = None,
     max_tokens: int | None = None,
     chunk: int = CHUNK,
+    baseline: bool = True,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Compare every value of a text with the float32 reference that reads the same text.
@@ -34,6 +35,7 @@ def measure(
             that it was imported from.
         max_tokens: Tokens to read from the start of the text; all by default.
         chunk: Tokens to a fresh state.
+        baseline: Also run the reference in float64, to tell how much of a difference any rounding makes.
         progress: Makes a bar that counts tokens.
 
     Returns:
@@ -44,29 +46,36 @@ def measure(
         ``sqnr_db``, the power of the reference over that of the difference, errors of earlier layers included;
         ``worst_error``, the largest difference. ``activations``: for the input of each projection the share
         ``flipped`` of 8-bit values that differ from the reference's, and the ``largest_step`` between two of them.
-        Also ``model`` and ``reference``.
+        ``baseline_sqnr_db`` and ``baseline_flipped`` say the same of float64 against float32, as does
+        ``baseline_top1_equal`` in ``whole``; None without a baseline. Also ``model`` and ``reference``.
 
     Raises:
         SternaError: the model, the text or the reference cannot be used, or they are of different sizes.
     """
-    with TracingGolden(path) as golden, TracingReference(reference or path, golden.stored.geometry) as yardstick:
-        sums = _Sums(golden)
-        whole = compare_runners(
-            golden,
-            yardstick,
-            require(Tokenizer.open(path), path),
-            text,
-            max_tokens=max_tokens,
-            chunk=chunk,
-            progress=progress,
-            label="quality",
-            numbers=golden.numbers,
-            observe=lambda read: sums.add(golden.values, yardstick.values, read),
-        )
+    golden = TracingGolden(path)
+    yardstick = TracingReference(reference or path, golden.stored.geometry, exact=baseline)
+    sums = _Sums(golden, yardstick)
+    whole = compare_runners(
+        golden,
+        yardstick,
+        require(Tokenizer.open(path), path),
+        text,
+        max_tokens=max_tokens,
+        chunk=chunk,
+        progress=progress,
+        label="quality",
+        numbers=golden.numbers,
+        observe=sums.add,
+    )
     return {
         "model": str(path),
         "reference": str(reference or path),
-        "whole": {**whole, "device": GOLDEN, "chunk": chunk},
+        "whole": {
+            **whole,
+            "baseline_top1_equal": sums.equal / whole["positions"] if baseline else None,
+            "device": GOLDEN,
+            "chunk": chunk,
+        },
         "values": [total.result() for total in sums.values.values()],
         "activations": [total.result() for total in sums.activations.values()],
     }
@@ -75,19 +84,27 @@ def measure(
 class _Sums:
     """The sums of every value by name, made when a name is first seen."""
 
-    def __init__(self, golden: TracingGolden) -> None:
-        self._model = golden.stored
+    def __init__(self, golden: TracingGolden, yardstick: TracingReference) -> None:
+        self._golden, self._yardstick = golden, yardstick
         self.values: dict[str, ValueSum] = {}
         self.activations: dict[str, ActivationSum] = {}
+        self.equal = 0  # positions at which float64 chooses the token of float32
 
-    def add(self, ours: Values, theirs: Values, read: npt.NDArray[np.bool_]) -> None:
-        """Add a part; ``read`` [sequences, positions]."""
+    def add(self, read: npt.NDArray[np.bool_]) -> None:
+        """Add the part that both have just run; ``read`` [sequences, positions]."""
+        ours, theirs, exact = self._golden.values, self._yardstick.values, self._yardstick.exact
         for name, values in ours.results.items():
             if name not in self.values:
                 place = Place.of(name)
-                self.values[name] = ValueSum(place, fractional_bits(self._model, place))
+                self.values[name] = ValueSum(place, fractional_bits(self._golden.stored, place))
             clamped = int(ours.clamped[name][read].sum()) if name in ours.clamped else 0
-            self.values[name].add(values[read], theirs.results[name][read], clamped)
+            self.values[name].add(
+                values[read], theirs.results[name][read], clamped, exact.results[name][read] if exact else None
+            )
         for name, activations in ours.activations.items():
-            total = self.activations.setdefault(name, ActivationSum(name))
-            total.add(activations[read], theirs.activations[name][read])
+            self.activations.setdefault(name, ActivationSum(name)).add(
+                activations[read], theirs.activations[name][read], exact.activations[name][read] if exact else None
+            )
+        if exact:
+            chosen = (values.results["logits"][read].argmax(axis=-1) for values in (theirs, exact))
+            self.equal += int(np.count_nonzero(np.equal(*chosen)))

@@ -10,7 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sterna.model.store import Model
-from sterna.spec.numerics import GATE_FRAC, GATE_IN_FRAC, LOGIT_FRAC, STATE_FRAC, VALUE_MAX
+from sterna.spec.numerics import GATE_FRAC, GATE_IN_FRAC, LOGIT_FRAC, STATE_FRAC, VALUE_MAX, IntArray
+
+Floats = npt.NDArray[Any]
+Quantised = npt.NDArray[np.int8]
 
 FORGET = "f"
 
@@ -42,25 +45,43 @@ def fractional_bits(model: Model, place: Place) -> int:
     return points.get(place.quantity, model.residual_frac)
 
 
+class _Error:
+    """Power of a signal and of what differs from it."""
+
+    def __init__(self) -> None:
+        self._signal = self._error = 0.0
+        self.worst: float | None = None
+
+    def add(self, expected: npt.NDArray[np.float64], found: npt.NDArray[np.float64]) -> None:
+        error = found - expected
+        self.worst = max(self.worst or 0.0, float(np.abs(error).max(initial=0.0)))
+        self._signal += float(np.sum(expected * expected))
+        self._error += float(np.sum(error * error))
+
+    def decibels(self) -> float | None:
+        """Signal over error; None where either is nothing."""
+        return 10 * math.log10(self._signal / self._error) if self._signal and self._error else None
+
+
 class ValueSum:
-    """Sums over one result: ours as integers, the reference as floats."""
+    """Sums over one result: ours as integers, the references as floats."""
 
     def __init__(self, place: Place, frac: int) -> None:
         self.place, self.frac = place, frac
-        self._count = self._clamped = 0
-        self._largest = 0
-        self._worst = self._squares = self._errors = 0.0
+        self._count = self._clamped = self._largest = 0
+        self._squares = 0.0
+        self._error, self._baseline = _Error(), _Error()
 
-    def add(self, ours: npt.NDArray[np.int64], theirs: npt.NDArray[np.float32], clamped: int) -> None:
-        """Both [positions, rows]."""
+    def add(self, ours: IntArray, theirs: Floats, clamped: int, exact: Floats | None) -> None:
+        """All [positions, rows]; ``exact`` is the float64 reference, if there is one."""
         expected = theirs.astype(np.float64)
-        error = np.ldexp(ours.astype(np.float64), -self.frac) - expected
         self._count += ours.size
         self._clamped += clamped
         self._largest = max(self._largest, int(np.abs(ours).max(initial=0)))
-        self._worst = max(self._worst, float(np.abs(error).max(initial=0.0)))
         self._squares += float(np.sum(expected * expected))
-        self._errors += float(np.sum(error * error))
+        self._error.add(expected, np.ldexp(ours.astype(np.float64), -self.frac))
+        if exact is not None:
+            self._baseline.add(expected, exact)
 
     def result(self) -> dict[str, Any]:
         """See :func:`sterna.quality.report.measure`."""
@@ -73,8 +94,9 @@ class ValueSum:
             "rms": math.sqrt(self._squares / self._count),
             "headroom_bits": math.log2(VALUE_MAX / self._largest) if self._largest and not bounded else None,
             "clamped": self._clamped,
-            "sqnr_db": 10 * math.log10(self._squares / self._errors) if self._errors and self._squares else None,
-            "worst_error": self._worst,
+            "sqnr_db": self._error.decibels(),
+            "worst_error": self._error.worst,
+            "baseline_sqnr_db": self._baseline.decibels(),
         }
 
 
@@ -84,13 +106,16 @@ class ActivationSum:
     def __init__(self, name: str) -> None:
         self._name = name
         self._count = self._flipped = self._steps = 0
+        self._baseline: int | None = None
 
-    def add(self, ours: npt.NDArray[np.int8], theirs: npt.NDArray[np.int8]) -> None:
-        """Both [positions, columns]."""
+    def add(self, ours: Quantised, theirs: Quantised, exact: Quantised | None) -> None:
+        """All [positions, columns]; ``exact`` is the float64 reference, if there is one."""
         steps = np.abs(ours.astype(np.int16) - theirs)
         self._count += steps.size
         self._flipped += int(np.count_nonzero(steps))
         self._steps = max(self._steps, int(steps.max(initial=0)))
+        if exact is not None:
+            self._baseline = (self._baseline or 0) + int(np.count_nonzero(theirs != exact))
 
     def result(self) -> dict[str, Any]:
         """See :func:`sterna.quality.report.measure`."""
@@ -100,4 +125,5 @@ class ActivationSum:
             "layer": None if layer is None else int(layer),
             "flipped": self._flipped / self._count,
             "largest_step": self._steps,
+            "baseline_flipped": None if self._baseline is None else self._baseline / self._count,
         }

@@ -17,7 +17,7 @@ from sterna.model.geometry import Geometry
 from sterna.model.integer import IntegerModel, IntegerProjection
 from sterna.model.layout import projections
 from sterna.model.store import Model
-from sterna.runtime.runners import FloatArray, IdArray, StateArray, load_float
+from sterna.runtime.runners import FloatArray, IdArray, load_float
 from sterna.spec import numerics
 from sterna.spec.numerics import IntArray
 
@@ -77,22 +77,6 @@ class TracingGolden:
         )
         return np.ldexp(results["logits"].astype(np.float32), -numerics.LOGIT_FRAC)
 
-    @property
-    def state(self) -> StateArray:
-        """Recurrent state, int64 [layers, sequences, hidden]; a copy."""
-        return self._model.state.copy()
-
-    def resume(self, state: StateArray) -> None:
-        """Start from a state."""
-        self.reset(state.shape[1])
-        self._model.state = state.copy()
-
-    def __enter__(self) -> TracingGolden:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
 
 def _inputs(model: IntegerModel) -> Iterator[tuple[str, str, IntegerProjection]]:
     """Each projection's name, the result that it quantises, and its constants, in the order of a token."""
@@ -124,13 +108,19 @@ def _quantise(w: IntArray, projection: IntegerProjection) -> npt.NDArray[np.int8
 
 
 class TracingReference:
-    """The float32 model in PyTorch; ``values.results`` are floats, and nothing is clamped."""
+    """The float32 model in PyTorch and, unless ``exact`` is False, the same model in float64 beside it.
+
+    ``values.results`` are floats, and nothing is clamped; ``exact`` has those of the float64 model.
+
+    Raises:
+        SternaError: the checkpoint is not of ``geometry``.
+    """
 
     batch = _BATCH
 
-    def __init__(self, path: str | Path, geometry: Geometry) -> None:
-        self._model = load_float(path)
-        config = self._model.config
+    def __init__(self, path: str | Path, geometry: Geometry, *, exact: bool = True) -> None:
+        model = load_float(path)
+        config = model.config
         ours = (geometry.vocab, geometry.hidden, geometry.layers, geometry.inner)
         theirs = (config.vocab_size, config.hidden_size, config.num_hidden_layers, config.inner_size)
         if ours != theirs:
@@ -139,9 +129,32 @@ class TracingReference:
             )
         self.vocab = geometry.vocab
         self.values = Values()
-        self._outputs: dict[str, torch.Tensor] = {}  # of each projection
+        self.exact: Values | None = None
+        self._double = _Float(load_float(path).double(), geometry) if exact else None
+        self._single = _Float(model, geometry)
+
+    def reset(self, sequences: int) -> None:
+        """Start so many fresh sequences."""
+        self._single.reset(sequences)
+        if self._double:
+            self._double.reset(sequences)
+
+    def run(self, ids: IdArray) -> FloatArray:
+        """Logits float32 [sequences, n, vocab] of the next ids [sequences, n]."""
+        logits, self.values = self._single.run(ids)
+        if self._double:
+            _, self.exact = self._double.run(ids)
+        return logits
+
+
+class _Float:
+    """A float model that keeps what its projections get and give."""
+
+    def __init__(self, model: Any, geometry: Geometry) -> None:
+        self._model = model
+        self._outputs: dict[str, torch.Tensor] = {}
         self._activations: dict[str, npt.NDArray[np.int8]] = {}
-        modules = self._model.bit_linears()
+        modules = model.bit_linears()
         for plan in projections(geometry):
             modules[plan.source].register_forward_hook(partial(self._keep, plan.stored))
         self.reset(1)
@@ -153,11 +166,10 @@ class TracingReference:
         self._activations[name] = quantise_activations(module.norm(inputs[0]))[0].numpy().astype(np.int8)
 
     def reset(self, sequences: int) -> None:
-        """Start so many fresh sequences."""
         self._state: torch.Tensor = self._model.initial_state(sequences)
 
-    def run(self, ids: IdArray) -> FloatArray:
-        """Logits float32 [sequences, n, vocab] of the next ids [sequences, n]."""
+    def run(self, ids: IdArray) -> tuple[npt.NDArray[Any], Values]:
+        """Logits [sequences, n, vocab] and all values of the next ids [sequences, n], in the model's own type."""
         import torch
 
         hidden: list[torch.Tensor] = []
@@ -166,9 +178,8 @@ class TracingReference:
             logits, self._state = self._model(torch.from_numpy(np.ascontiguousarray(ids)), before, hidden=hidden)
             results = dict(self._results(hidden, before))
         results["logits"] = logits
-        self.values = Values({name: tensor.numpy() for name, tensor in results.items()}, dict(self._activations))
-        result: FloatArray = logits.numpy()
-        return result
+        values = Values({name: tensor.numpy() for name, tensor in results.items()}, dict(self._activations))
+        return logits.numpy(), values
 
     def _results(self, hidden: list[torch.Tensor], before: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
         """What the golden model calls by the same names, from the outputs of the projections."""
@@ -192,20 +203,3 @@ class TracingReference:
                 yield f"{name} gate", F.silu(gate)
                 yield f"{name} gated", F.silu(gate) * up
                 yield f"{name} residual", hidden[index + 1]
-
-    @property
-    def state(self) -> StateArray:
-        """Recurrent state, float32 [layers, sequences, hidden]; a copy."""
-        return self._state.numpy().copy()
-
-    def resume(self, state: StateArray) -> None:
-        """Start from a state."""
-        import torch
-
-        self._state = torch.from_numpy(np.array(state))
-
-    def __enter__(self) -> TracingReference:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass

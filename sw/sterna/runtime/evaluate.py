@@ -20,7 +20,7 @@ from sterna.errors import SternaError
 from sterna.progress import Progress, counting
 from sterna.runtime.chunks import Part, batches, read_chunks
 from sterna.runtime.load import GOLDEN
-from sterna.runtime.runners import REFERENCE, FloatArray, IdArray, Runner, open_runner
+from sterna.runtime.runners import REFERENCE, FloatArray, Forward, IdArray, open_runner
 from sterna.runtime.tokenizer import Tokenizer, require
 
 CHUNK = 512
@@ -127,8 +127,8 @@ def compare(
 
 
 def compare_runners(
-    runner: Runner,
-    yardstick: Runner,
+    runner: Forward,
+    yardstick: Forward,
     tokenizer: Tokenizer,
     text: str | Path,
     *,

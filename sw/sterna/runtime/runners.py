@@ -27,10 +27,10 @@ IdArray = npt.NDArray[np.int64]
 StateArray = npt.NDArray[Any]  # [layers, sequences, hidden], in the device's own numbers
 
 
-class Runner(Protocol):
-    """Runs chunks part by part; a context manager that lets go of its device."""
+class Forward(Protocol):
+    """Runs sequences side by side, part by part."""
 
-    batch: int  # chunks that run side by side at most
+    batch: int  # sequences at most
     vocab: int
 
     def reset(self, sequences: int) -> None:
@@ -39,6 +39,10 @@ class Runner(Protocol):
     def run(self, ids: IdArray) -> FloatArray:
         """Logits float32 [sequences, n, vocab] of the next ids [sequences, n]."""
         ...
+
+
+class Runner(Forward, Protocol):
+    """Also a context manager that lets go of its device, and a state that can be kept."""
 
     @property
     def state(self) -> StateArray | None:
