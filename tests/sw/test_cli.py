@@ -36,7 +36,7 @@ def words(command: str, model: Path) -> list[str]:
     return [places.get(word, word) for word in command.split()]
 
 
-@pytest.mark.parametrize("command", ["", "import", "info", "generate", "eval", "train"])
+@pytest.mark.parametrize("command", ["", "import", "info", "generate", "eval", "quality", "train"])
 def test_help_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command.split(), "--help"]) == 0
     text = capsys.readouterr().out

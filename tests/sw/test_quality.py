@@ -198,6 +198,16 @@ def test_parts_change_nothing(
     for row, other in zip(report["values"], again["values"], strict=True):
         assert (row["largest"], row["clamped"]) == (other["largest"], other["clamped"])
         assert row["sqnr_db"] == pytest.approx(other["sqnr_db"], abs=0.5), row
+        assert row["worst_error"] == pytest.approx(other["worst_error"], rel=0.5), row
+    assert again["whole"]["baseline_top1_equal"] == pytest.approx(report["whole"]["baseline_top1_equal"], abs=0.02)
+
+
+def test_a_trace_counts_clamps_of_all_its_tokens() -> None:
+    trace = Trace()
+    for clamped in ([[True, False], [True, True]], [[False, False], [True, False]]):
+        trace.add("layer 0 state", np.zeros((2, 2), np.int64), np.array(clamped))
+    assert trace.clamped["layer 0 state"].tolist() == [1, 3]
+    assert trace.saturations == 4
 
 
 def test_activations_are_the_model_s_own(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
