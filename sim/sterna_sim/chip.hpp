@@ -21,7 +21,7 @@ public:
     static constexpr unsigned PHASE_BYTES = 8;  // two edges of two clocks, 16 bits each
     static constexpr unsigned BURST_BYTES = PHASES * PHASE_BYTES;
 
-    Chip(const ChipConfig& config, uint8_t* data, Fault& fault) : config_(config), data_(data), fault_(fault) {}
+    Chip(const ChipConfig& config, uint8_t* data, Fault& fault) : config_(config), data_(data), fault_(fault) { reset(); }
 
     // As after power-up: nothing open, nothing under way; contents stay.
     void reset() {

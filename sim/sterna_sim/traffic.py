@@ -114,8 +114,9 @@ class Traffic:
         return np.ctypeslib.as_array(pointer, (self._size,))
 
     def idle(self, cycles: int) -> None:
-        """Clock the memory with nothing to do."""
+        """Clock the memory with nothing to do; raises as :meth:`run` does."""
         self._library.sterna_traffic_idle(self._handle, cycles)
+        self._check()
 
     def run(
         self,
@@ -141,10 +142,15 @@ class Traffic:
         cycles = self._library.sterna_traffic_run(
             self._handle, ctypes.byref(read), ctypes.byref(write), self._outstanding, LIMIT_CYCLES
         )
-        text = self._library.sterna_traffic_fault(self._handle).decode()
-        if text or not cycles:
-            raise DeviceError(f"simulated memory: {text or f'no answer within {LIMIT_CYCLES} cycles'}")
+        self._check()
+        if not cycles:
+            raise DeviceError(f"simulated memory: no answer within {LIMIT_CYCLES} cycles")
         return Run(cycles, read_arrivals, write_arrivals, read_data)
+
+    def _check(self) -> None:
+        text = self._library.sterna_traffic_fault(self._handle).decode()
+        if text:
+            raise DeviceError(f"simulated memory: {text}")
 
 
 @dataclass(frozen=True)

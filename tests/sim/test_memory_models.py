@@ -129,29 +129,46 @@ def test_data_is_what_memory_holds(name):
     np.testing.assert_array_equal(traffic.run(writes).data, data)
 
 
+CLOCK = 1e9 / 150e6  # of the DRAM, nanoseconds
+
+
 @pytest.mark.parametrize(
-    ("too_slow", "text"),
+    ("name", "given", "text"),
     [
-        ({"trcd": 25}, "RD or WR before tRCD"),
-        ({"trp": 26}, "ACT before tRP"),
-        ({"tras": 65, "trc": 65}, "ACT before tRP"),
-        ({"trc": 85}, "ACT before tRC"),
-        ({"trrd_clocks": 13}, "ACT before tRRD"),
-        ({"tfaw": 340}, "ACT before tFAW"),
-        ({"tccd_clocks": 5}, "RD or WR before tCCD"),
-        ({"trtp": 30}, "ACT before tRP"),
-        ({"twr": 40}, "ACT before tRP"),
-        ({"twtr": 45}, "RD before tWTR"),
-        ({"trfc": 305}, "a command during a refresh"),
-        ({"trefi": 800}, "no refresh for 9 tREFI"),
+        ("trcd", 3, "RD or WR before tRCD"),
+        ("trp", 3, "ACT before tRP"),
+        ("tras", 9, "ACT before tRP"),  # after a precharge with the read
+        ("trc", 12, "ACT before tRC"),
+        ("trrd", 12, "ACT before tRRD"),
+        ("tfaw", 50, "ACT before tFAW"),
+        ("tccd", 4, "RD or WR before tCCD"),
+        ("trtp", 4, "ACT before tRP"),
+        ("twr", 5, "ACT before tRP"),
+        ("twtr", 6, "RD before tWTR"),
+        ("trfc", 45, "a command during a refresh"),
     ],
 )
-def test_a_slower_chip_is_a_fault(too_slow, text):
-    """Each rule is watched: a chip that wants a clock or two more than the controller gives is offended."""
-    traffic = Traffic(ControllerModel(**too_slow))
-    with pytest.raises(DeviceError, match=rf"cycle \d+: DRAM bank \d: ({text})"):
+def test_rules_of_the_chip(name, given, text):
+    """A chip may want what the controller gives, in clocks; a clock more is a fault."""
+
+    def traffic(clocks):
+        times = {f"{name}_clocks": clocks} if name in ("trrd", "tccd") else {name: clocks * CLOCK - 0.1}
+        tested = Traffic(ControllerModel(**times))
         for burst in (1, 4):
-            traffic.run(Bursts.random(4096, burst=burst), Bursts.random(4096, burst=burst, seed=2))
+            tested.run(Bursts.random(4096, burst=burst), Bursts.random(4096, burst=burst, seed=2))
+
+    traffic(given)
+    with pytest.raises(DeviceError, match=rf"cycle \d+: DRAM bank \d: {text}"):
+        traffic(given + 1)
+
+
+def test_refreshes_may_not_be_put_off():
+    Traffic(ControllerModel(trefi=890)).run(Bursts.random(4096, burst=4))
+    with pytest.raises(DeviceError, match=r"DRAM bank \d: no refresh for 9 tREFI"):
+        Traffic(ControllerModel(trefi=850)).run(Bursts.random(4096, burst=4))
+    Traffic(ControllerModel(trefi=890)).idle(3000)
+    with pytest.raises(DeviceError, match=r"DRAM bank \d: no refresh for 9 tREFI"):
+        Traffic(ControllerModel(trefi=850)).idle(3000)
 
 
 def test_one_port_width():
