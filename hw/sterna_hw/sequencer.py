@@ -119,6 +119,16 @@ class Sequencer(wiring.Component):
         reported = Signal(ErrorCause)  # by a unit, in this cycle
         beat_bits = config.beat_bytes.bit_length() - 1
         m.d.comb += self.stall.eq(Stall.FETCH)
+        # The program is asked for beside all else: the stream takes it when it has asked for all of the row, which may
+        # be only after words of the row have made room in the buffer.
+        program_waits = Signal()
+        m.d.comb += [
+            self.segment.valid.eq(program_waits),
+            self.segment.payload.address.eq(request.program_address),
+            self.segment.payload.beats.eq(request.program_beats),
+        ]
+        with m.If(program_waits & self.segment.ready):
+            m.d.sync += program_waits.eq(0)
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += self.request.ready.eq(1)
@@ -139,14 +149,7 @@ class Sequencer(wiring.Component):
                     self.segment.payload.beats.eq(request.embed_beats),
                 ]
                 with m.If(self.segment.ready):
-                    m.next = "READ PROGRAM"
-            with m.State("READ PROGRAM"):
-                m.d.comb += [
-                    self.segment.valid.eq(1),
-                    self.segment.payload.address.eq(request.program_address),
-                    self.segment.payload.beats.eq(request.program_beats),
-                ]
-                with m.If(self.segment.ready):
+                    m.d.sync += program_waits.eq(1)
                     m.next = "FETCH"
             with m.State("FETCH"):
                 m.d.comb += [self.words.ready.eq(1), waits_for_word.eq(1)]
@@ -194,7 +197,7 @@ class Sequencer(wiring.Component):
                 well = (reported == ErrorCause.NONE) & (self.error == ErrorCause.NONE)
                 with m.If(self.words.valid):
                     self._fail(m, ErrorCause.STREAM_END)
-                with m.Elif(self.stream_idle & self.writer_idle & well):
+                with m.Elif(self.stream_idle & self.writer_idle & well & ~program_waits):
                     m.d.comb += self.done.eq(1)
                     m.next = "IDLE"
             with m.State("FAILED"):

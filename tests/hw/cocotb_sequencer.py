@@ -156,7 +156,7 @@ class Bench:
             known = Stall.EMBED
         elif int(dut.load__enable.value):
             known = Stall.LOAD
-        elif int(dut.segment__valid.value) or int(dut.scores_start.value):
+        elif int(dut.scores_start.value):
             known = Stall.FETCH
         elif int(dut.done.value):
             known = Stall.END
@@ -248,10 +248,15 @@ def outcome(step: Step, fresh: int) -> list[tuple[Any, ...]]:
     return []
 
 
-def split(events: list[tuple[Any, ...]]) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
-    """The epilogue's jobs, and the rest: it takes its job any time before its unit's last word or after it."""
+def split(events: list[tuple[Any, ...]]) -> tuple[list[tuple[Any, ...]], ...]:
+    """The segments, the epilogue's jobs, and the rest, which come in an order each.
+
+    The program may be asked for late, when words of the row have left the stream; the epilogue takes its job any time
+    before its unit's last word or after it.
+    """
+    segments = [event for event in events if event[0] == "segment"]
     rows = [event for event in events if event[:2] == ("job", "rows")]
-    return rows, [event for event in events if event not in rows]
+    return segments, rows, [event for event in events if event not in segments + rows]
 
 
 def values_of(rng: random.Random) -> dict[str, int]:
