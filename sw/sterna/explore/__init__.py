@@ -1,0 +1,1 @@
+"""How fast a configuration would run a model, without simulating it."""

@@ -1,0 +1,60 @@
+"""The descriptors of a token from the sizes of a model alone; the compiler makes the same ones from a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sterna.compiler.layout import ColumnBlocks
+from sterna.model.geometry import Geometry
+from sterna.spec.config import HardwareConfig
+from sterna.spec.isa import Opcode, RowOp
+
+
+@dataclass(frozen=True)
+class Step:
+    """A descriptor as far as it takes time: ``count`` in the unit of its opcode, ``cut`` and ``row_op`` of a MATMUL."""
+
+    opcode: Opcode
+    count: int = 1
+    cut: ColumnBlocks | None = None
+    row_op: RowOp | None = None
+
+
+def token(geometry: Geometry, config: HardwareConfig) -> Iterator[Step]:
+    """The steps of a token in order, that of the embedding row first."""
+    hidden, inner = geometry.hidden, geometry.inner
+    yield Step(Opcode.EMBED, hidden)
+    for layer in range(geometry.layers):
+        yield from _sumsq(hidden, config)
+        yield _load(hidden, config)  # lower bounds
+        for row_op in (RowOp.FORGET, RowOp.RECUR, RowOp.OUTGATE):
+            yield from _project(hidden, [(hidden, row_op)], config)
+        yield from _sumsq(hidden, config)
+        yield from _project(hidden, [(hidden, RowOp.RESIDUAL)], config)
+        if layer in geometry.glu_layers:
+            yield from _sumsq(hidden, config)
+            yield from _project(hidden, [(inner, RowOp.SILU), (inner, RowOp.MUL)], config)
+            yield Step(Opcode.SUMSQ, inner)
+            yield from _project(inner, [(hidden, RowOp.RESIDUAL)], config)
+    yield from _sumsq(hidden, config)
+    yield from _project(hidden, [(geometry.vocab, RowOp.LOGIT)], config)
+    yield Step(Opcode.END)
+
+
+def _load(elements: int, config: HardwareConfig) -> Step:
+    return Step(Opcode.LOAD, -(-elements // config.params_per_word))
+
+
+def _sumsq(elements: int, config: HardwareConfig) -> Iterator[Step]:
+    yield _load(elements, config)
+    yield Step(Opcode.SUMSQ, elements)
+
+
+def _project(columns: int, matrices: list[tuple[int, RowOp]], config: HardwareConfig) -> Iterator[Step]:
+    yield _load(columns, config)
+    yield Step(Opcode.QUANT, columns)
+    cut = ColumnBlocks.of(columns, config)
+    for rows, row_op in matrices:
+        for start in range(0, rows, config.tile_rows):
+            yield Step(Opcode.MATMUL, min(config.tile_rows, rows - start), cut, row_op)
