@@ -12,6 +12,7 @@ from sterna.model.store import Model
 from sterna.runtime.tokenizer import Tokenizer
 from sterna.spec.config import PRESETS, preset
 from sterna_sim.cosim import CoSimulation
+from sterna_sim.memory import MODELS
 
 MODEL = Path(__file__).resolve().parents[1] / "models" / "gutenberg-31m"
 PROMPT = "It was a dark and stormy night;"
@@ -24,6 +25,7 @@ def main() -> int:
     parser.add_argument("--prompt", default="", help=f"text to continue (default: {PROMPT!r})")
     parser.add_argument("--tokens", type=int, default=32, help="tokens to generate (default: 32)")
     parser.add_argument("--config", default="sim-small", choices=PRESETS, help="build of the accelerator")
+    parser.add_argument("--memory", default="ideal", choices=MODELS, help="memory behind it (default: ideal)")
     parser.add_argument("--waves", type=Path, help="write the waves of the whole run to this FST file")
     arguments = parser.parse_args()
     if arguments.tokens < 1:
@@ -48,7 +50,7 @@ def _run(arguments: argparse.Namespace) -> None:
         print(f"sim: {words}", file=sys.stderr, flush=True)
 
     ids, cycles, efficiency, checked = list(prompt), [], [], 0
-    with CoSimulation(model, config, waves=arguments.waves, progress=note) as cosim:
+    with CoSimulation(model, config, memory=arguments.memory, waves=arguments.waves, progress=note) as cosim:
         bar = progress(total=len(prompt) + arguments.tokens - 1, label="tokens through the RTL", unit="token")
         for token, is_new in cosim.generate(prompt, arguments.tokens):
             checked += 1

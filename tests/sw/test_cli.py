@@ -104,13 +104,15 @@ def test_cycles_are_reported() -> None:
 
 def test_simulation_options() -> None:
     asked: dict[str, Any] = {"device": "verilator", "threads": None, "config": "sim-tiny", "waves": Path("out.fst")}
-    options = generate._options(argparse.Namespace(**asked, memory_latency=100, memory_rate="3/4", wave_cycles="5:20"))
+    ideal = {"memory": None, "memory_latency": 100, "memory_rate": "3/4", "wave_cycles": "5:20"}
+    options = generate._options(argparse.Namespace(**asked, **ideal))
     memory = options["memory"]
     assert (memory.latency, memory.beats_numerator, memory.beats_denominator) == (100, 3, 4)
     assert (options["config"], options["waves"]) == ("sim-tiny", Path("out.fst"))
     assert options["wave_cycles"] == range(5, 20)
-    plain = generate._options(argparse.Namespace(**asked, memory_latency=None, memory_rate=None, wave_cycles=None))
-    assert not {"memory", "wave_cycles"} & set(plain)
+    asked |= {"memory_latency": None, "memory_rate": None, "wave_cycles": None}
+    assert not {"memory", "wave_cycles"} & set(generate._options(argparse.Namespace(**asked, memory=None)))
+    assert generate._options(argparse.Namespace(**asked, memory="ecp5-ddr3"))["memory"] == "ecp5-ddr3"
 
 
 LIKELIHOOD = {"tokens", "nll", "perplexity", "bits_per_byte", "bytes", "positions", "device", "chunk"}
@@ -151,6 +153,12 @@ def test_eval_against_reference(model: Path, capsys: pytest.CaptureFixture[str])
         ),
         ("generate MODEL --prompt a --memory-latency 3 --device cpu", "--memory-latency is for the simulated"),
         ("generate MODEL --prompt a --memory-rate x --device verilator", "--memory-rate wants beats a cycle"),
+        (
+            "generate MODEL --prompt a --memory hbm --device verilator",
+            "no memory model 'hbm'; choose one of ideal",
+        ),
+        ("generate MODEL --prompt a --memory ecp5-ddr3 --memory-rate 1 --device verilator", "a rate of its own"),
+        ("generate MODEL --prompt a --memory ecp5-ddr3 --device cpu", "--memory is for the simulated accelerator"),
         ("generate MODEL --prompt a --device verilator --waves a --wave-cycles 9:9", "--wave-cycles wants two cycles"),
         ("generate MODEL --prompt a --device verilator --wave-cycles 0:9", "add --waves FILE.fst"),
         ("generate MODEL --prompt a --device verilator --config huge", "there is no configuration 'huge'"),

@@ -22,6 +22,8 @@ examples:
       the same text from the simulated accelerator, with cycles per token
   sterna generate model.sterna --prompt "Once" --tokens 4 --device verilator --memory-latency 100 --memory-rate 1/2
       a slower memory: 100 cycles to the first data, a beat every second cycle
+  sterna generate model.sterna --prompt "Once" --tokens 4 --device verilator --config ecpix5 --memory ecp5-ddr3
+      the memory of an ECP5 board: DDR3 behind LiteDRAM (`ecp5-ddr3-litedram` simulates the controller's Verilog)
   sterna generate model.sterna --prompt "Once" --tokens 1 --device verilator --waves out.fst --wave-cycles 0:20000
       record every signal of the first 20,000 cycles (about 1 MB a thousand cycles)
   sterna generate model.sterna --prompt "443 345 695" --ids
@@ -31,7 +33,7 @@ examples:
 
 The most likely token is taken each time, so the same prompt gives the same text on every device."""
 
-SIMULATION = ("memory_latency", "memory_rate", "waves", "wave_cycles")  # options of --device verilator
+SIMULATION = ("memory", "memory_latency", "memory_rate", "waves", "wave_cycles")  # options of --device verilator
 VERILATOR = "verilator"
 
 
@@ -55,8 +57,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end instead of text")
     group = parser.add_argument_group("accelerators")
     group.add_argument("--config", metavar="PRESET", help="configuration of the build (default: sim-small)")
-    group.add_argument("--memory-latency", type=int, metavar="CYCLES", help="address to first data (default: 24)")
-    group.add_argument("--memory-rate", metavar="BEATS", help="beats a cycle, such as 1, 3/4 or 0.5 (default: 1)")
+    group.add_argument("--memory", metavar="NAME", help="ideal (default), ecp5-ddr3 or ecp5-ddr3-litedram")
+    group.add_argument("--memory-latency", type=int, metavar="CYCLES", help="of the ideal memory (default: 24)")
+    group.add_argument("--memory-rate", metavar="BEATS", help="of it, in a cycle, such as 3/4 or 0.5 (default: 1)")
     group.add_argument("--waves", type=Path, metavar="FILE.fst", help="record all signals in this file")
     group.add_argument("--wave-cycles", metavar="A:B", help="record only the cycles from A up to B (default: all)")
     parser.set_defaults(func=run)
@@ -169,8 +172,10 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
         if args.waves is None:
             raise SternaError("--wave-cycles says what to record: add --waves FILE.fst")
         options["wave_cycles"] = _cycles(args.wave_cycles)
-    if memory:
-        options["memory"] = MemoryModel(**memory)
+    if memory and args.memory not in (None, "ideal"):
+        raise SternaError(f"--memory {args.memory} has a latency and a rate of its own: leave --memory-... away")
+    if memory or args.memory is not None:
+        options["memory"] = MemoryModel(**memory) if memory else args.memory
     options["progress"] = _build_step
     return options
 
