@@ -96,6 +96,7 @@ auto& exchange(const unsigned long long (&values)[N]) {
 #define blockDim (emulation::block_size)
 
 inline void __syncthreads() { emulation::meet(emulation::current->block->barrier); }
+inline void __syncwarp() { emulation::meet(emulation::current->block->warps[threadIdx.x / LANES].barrier); }
 inline void __threadfence() {}
 template <class T, class V> T atomicAdd(T* target, V value) { return std::exchange(*target, T(*target + value)); }
 template <class T, class V> T atomicMax(T* target, V value) { return std::exchange(*target, std::max(*target, T(value))); }
@@ -105,7 +106,7 @@ inline int leading_zeros(unsigned long long value) { return value ? __builtin_cl
 inline unsigned long long multiply_high(unsigned long long a, unsigned long long b) {
     return (unsigned long long)((unsigned __int128)a * b >> 64);
 }
-inline double square_root(double value) { return std::sqrt(value); }
+inline float square_root(float value) { return std::sqrt(value); }
 
 inline int dot(unsigned digits, unsigned q, int acc) {
     for (int byte = 0; byte < 4; byte++) acc += int(digits >> 8 * byte & 0xff) * (signed char)(q >> 8 * byte);
@@ -143,12 +144,12 @@ inline void matrix_multiply(int (&acc)[4], unsigned a0, unsigned a1, unsigned a2
     }
 }
 
-inline void grid_barrier(unsigned* arrivals, unsigned target) {
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        ++*arrivals;
-        emulation::await(arrivals, target);
-    }
+inline void grid_arrive(unsigned* arrivals) {
+    __syncwarp();
+    if (threadIdx.x == 0) ++*arrivals;
+}
+inline void grid_wait(const unsigned* arrivals, unsigned target) {
+    if (threadIdx.x == 0) emulation::await(arrivals, target);
     __syncthreads();
 }
 

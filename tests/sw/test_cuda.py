@@ -208,6 +208,42 @@ def test_state_is_read_set_and_reset(tmp_path: Path, make_engine: MakeEngine) ->
     assert engine.step(5).logits is None
 
 
+def test_the_next_token_runs_ahead_and_leaves_no_trace_where_another_comes(
+    tmp_path: Path, make_engine: MakeEngine
+) -> None:
+    model = make_model(tmp_path, **SMALL)
+    engine, golden = make_engine(model), GoldenEngine(model)
+
+    def both(token: int, *, logits: bool = False) -> int:
+        ours, expected = engine.step(token, logits=logits), golden.step(token, logits=logits)
+        assert (ours.sampled, ours.counters) == (expected.sampled, expected.counters)
+        if logits:
+            np.testing.assert_array_equal(ours.logits, expected.logits)
+        np.testing.assert_array_equal(engine.state, golden.state)
+        return ours.sampled
+
+    def follow(token: int, count: int) -> int:
+        for _ in range(count):
+            token = both(token)
+        return token
+
+    sampled = follow(3, 4)
+    sampled = both(sampled, logits=True)  # has run ahead already; nothing runs ahead of it
+    sampled = follow(sampled, 2)
+    sampled = follow((sampled + 1) % 61, 3)  # not the token that runs
+    state = engine.state
+    follow(sampled, 2)
+    engine.state = golden.state = state
+    sampled = follow(sampled, 3)
+    assert engine.prefill([1, sampled]).sampled == [golden.step(token) for token in (1, sampled)][1].sampled
+    sampled = follow(7, 2)
+    engine.reset(), golden.reset()
+    assert engine.trace(sampled)[-1][0] == "logits"
+    golden.step(sampled)
+    np.testing.assert_array_equal(engine.state, golden.state)
+    follow(5, 2)
+
+
 def test_sessions_read_prompts_at_once(tmp_path: Path, make_engine: MakeEngine) -> None:
     model = make_model(tmp_path, **SMALL)
     counts: list[int] = []
@@ -256,7 +292,9 @@ def test_a_missing_gpu_is_said(tmp_path: Path) -> None:
 WRAPPERS = """
 extern "C" void test_scalars(unsigned long long largest, unsigned long long s1, unsigned long long s2,
                              const Projection* projection, int* result) {
-    const Scalars scalars = quantiser_scalars(largest, s1, s2, *projection);
+    Scalars scalars;
+    normaliser_scalars(largest, scalars);
+    scale_scalars(largest, s1, s2, *projection, scalars);
     result[0] = scalars.exponent, result[1] = scalars.reciprocal;
     result[2] = scalars.mantissa, result[3] = scalars.shift;
 }

@@ -35,6 +35,7 @@ The most likely token is taken each time, so the same prompt gives the same text
 
 SIMULATION = ("memory", "memory_latency", "memory_rate", "waves", "wave_cycles")  # options of --device verilator
 VERILATOR = "verilator"
+FAST = ("cpu", "cuda")  # their text comes so quickly that it is progress enough
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -49,7 +50,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("model", type=Path, metavar="MODEL", help="directory that `sterna import` wrote")
     parser.add_argument("--prompt", default="", metavar="TEXT", help="what to continue (default: a fresh sequence)")
     parser.add_argument("--tokens", type=int, default=64, metavar="N", help="tokens to generate (default: 64)")
-    parser.add_argument("--device", default="golden", metavar="D", help="golden (default), cpu, emulator, verilator")
+    parser.add_argument(
+        "--device", default="golden", metavar="D", help="golden (default), cpu, cuda, emulator, verilator"
+    )
     parser.add_argument("--ids", action="store_true", help="the prompt and the output are token ids")
     parser.add_argument("--echo", action="store_true", help="print the prompt before the text")
     parser.add_argument("--ignore-eos", action="store_true", help="go on after the end-of-sequence token")
@@ -93,7 +96,7 @@ def _stream(session: Session, prompt: str | list[int], args: argparse.Namespace)
     generation = session.generate(prompt, tokens=args.tokens, stop_at_eos=not args.ignore_eos, progress=count)
     # On a terminal the text itself shows progress, and a bar beside it would tear it: only the prompt has one.
     torn = not args.json and sys.stdout.isatty() and sys.stderr.isatty()
-    if args.device != "cpu":
+    if args.device not in FAST:
         # The last token is generated and not read.
         total = len(generation.prompt_ids) + (0 if torn else args.tokens - 1)
         bar = progress(total=total, label=args.device, unit="token")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -74,8 +74,12 @@ class Device(Protocol):
         """
         ...
 
-    def wait(self) -> None:
-        """Return when everything before is done."""
+    def mark(self) -> object:
+        """A mark after everything so far."""
+        ...
+
+    def wait(self, mark: object) -> None:
+        """Return when everything before the mark is done."""
         ...
 
     def close(self) -> None:
@@ -198,13 +202,22 @@ class CudaDevice:
             values = tuple(np.uint64(n) if isinstance(n, Address) else np.int32(n) for n in args)
             self._kernels[kernel](grid, (block,), values, shared, self._stream, enable_cooperative_groups=cooperative)
 
-    def wait(self) -> None:
+    def mark(self) -> Any:
         """See :class:`Device`."""
         with self._failures():
-            self._stream.synchronize()
+            event = self._cuda.Event(disable_timing=True)
+            event.record(self._stream)
+        return event
+
+    def wait(self, mark: Any) -> None:
+        """See :class:`Device`."""
+        with self._failures():
+            mark.synchronize()
 
     def close(self) -> None:
-        """See :class:`Device`."""
+        """See :class:`Device`; what still runs may need the memory, so it is waited for."""
+        with self._device, suppress(self._cuda.runtime.CUDARuntimeError):
+            self._stream.synchronize()
         self._blocks.clear()
         self._kernels.clear()
         self._module = None

@@ -59,7 +59,9 @@ class DeviceModel:
         address: Of the structure ``Model``, the first argument of the kernels.
         fields: Its contents.
         layers: The structures ``Layer``.
-        result: What a launch of ``decode`` leaves: ``sampled`` and ``clamped``, valid once the device is done.
+        results: What a launch of ``decode`` leaves by the half it wrote: ``sampled`` and ``clamped``, valid once it is
+            done.
+        half: Of the two states the one that holds.
     """
 
     def __init__(self, device: Device, model: IntegerModel, shape: Shape) -> None:
@@ -69,7 +71,9 @@ class DeviceModel:
         self._weights: list[_Weights] = []
         self.fields = np.zeros((), MODEL.dtype)
         self.layers = np.zeros(sizes.layers, LAYER.dtype)
-        self._state = arena.place(sizes.layers * padded(sizes.hidden), np.int32)
+        self.half = 0
+        self._half_bytes = 4 * sizes.layers * padded(sizes.hidden)
+        self._state = arena.place(self._half_bytes * 2, np.uint8)
         for index, layer in enumerate(model.layers):
             self._place_layer(arena, layer, self.layers[index])
             self.layers[index]["state"] = self._state + 4 * index * padded(sizes.hidden)
@@ -81,15 +85,15 @@ class DeviceModel:
         fields["embedding"] = arena.place(sizes.vocab * sizes.hidden, np.int16)
         fields["logits"] = arena.place(sizes.vocab, np.int32)
         fields["layers"] = arena.place(sizes.layers, LAYER.dtype)
+        fields["measures"] = arena.place(2 * 5 * shape.blocks, np.uint64)
         fields["control"] = arena.place(1, CONTROL.dtype)
         self._place_chunk(arena)
         base = device.allocate(arena.size + MODEL.dtype.itemsize)
         self.address = Address(base + arena.size)
         _relocate(self.layers, base)
         _relocate(fields, base)
-        result_address, bytes_of_result = device.host_memory(RESULT.dtype.itemsize)
-        fields["result"] = result_address
-        self.result = bytes_of_result.view(RESULT.dtype)[0:1]
+        fields["results"], bytes_of_results = device.host_memory(2 * RESULT.dtype.itemsize)
+        self.results = bytes_of_results.view(RESULT.dtype)
         self._state += base
         self._upload(base)
 
@@ -98,7 +102,7 @@ class DeviceModel:
         """Recurrent state, int64 [layers, hidden], a copy."""
         sizes = self._model.geometry
         state = np.empty((sizes.layers, padded(sizes.hidden)), np.int32)
-        self._device.read(self._state, state)
+        self._device.read(self._state + self.half * self._half_bytes, state)
         return state[:, : sizes.hidden].astype(np.int64)
 
     @state.setter
@@ -106,7 +110,7 @@ class DeviceModel:
         sizes = self._model.geometry
         values = np.zeros((sizes.layers, padded(sizes.hidden)), np.int32)
         values[:, : sizes.hidden] = state
-        self._device.write(self._state, values)
+        self._device.write(self._state + self.half * self._half_bytes, values)
 
     def read(self, field: str, *shape: int) -> npt.NDArray[np.int32]:
         """An array of int32 that a field of ``Model`` points to."""

@@ -27,6 +27,7 @@ from sterna.spec.numerics import IntArray
 CHUNK = 512  # tokens of a prompt that are read at once; their working memory is 39 KiB a token at 1.3B
 _THREADS = 512
 _ALL_PHASES = 1 << 30
+_SAMPLED = -1  # the token that the launch before has sampled
 
 
 class CudaEngine:
@@ -66,6 +67,8 @@ class CudaEngine:
             )
             self._device.compile(module_source(self._shape))
             self._model = DeviceModel(self._device, integers, self._shape)
+            self._latest: int | None = None  # what was sampled last
+            self._queued: object | None = None  # the launch that reads it already
             self._glu = [layer.glu is not None for layer in integers.layers]
         except BaseException:
             self._device.close()
@@ -93,21 +96,28 @@ class CudaEngine:
 
     @state.setter
     def state(self, state: IntArray) -> None:
+        self._queued = None
         self._model.state = state
 
     def reset(self) -> None:
         """Forget the sequence."""
-        self._model.state = np.zeros((self._geometry.layers, self._geometry.hidden), np.int64)
+        self.state = np.zeros((self._geometry.layers, self._geometry.hidden), np.int64)
 
     def step(self, token: int, *, logits: bool = False) -> Step:
         """Run one token; see :class:`sterna.engines.engine.Engine`.
+
+        Where the tokens are those that were sampled, the next one is on its way to the GPU before this returns; should
+        another one come, what it did to the state is dropped.
 
         Raises:
             SternaError: the token is outside the vocabulary, or the GPU failed.
         """
         self._check([token])
-        self._decode(token=token)
-        return self._step(logits)
+        follows, queued = token == self._latest, self._queued
+        mark = queued if follows and queued else self._decode(token=token)
+        self._model.half ^= 1
+        self._queued = self._decode(token=_SAMPLED) if follows and not logits else None
+        return self._step(mark, self._model.half, logits)
 
     def prefill(self, tokens: Sequence[int], *, logits: bool = False) -> Step:
         """Run several tokens at once; see :class:`sterna.engines.engine.BatchedEngine`.
@@ -118,11 +128,12 @@ class CudaEngine:
         if not tokens:
             raise SternaError("there are no tokens to read: give at least one")
         self._check(tokens)
+        self._queued = None
         for start in range(0, len(tokens), self._shape.chunk):
             chunk = tokens[start : start + self._shape.chunk]
             self._read(chunk)
-        self._decode(row=len(chunk) - 1, first_layer=self._geometry.layers)
-        return self._step(logits)
+        mark = self._decode(row=len(chunk) - 1, first_layer=self._geometry.layers)
+        return self._step(mark, 1 - self._model.half, logits)
 
     def trace(self, token: int) -> list[tuple[str, IntArray]]:
         """Run a token once for each of its phases, to see what the phases leave; advances the state by one token.
@@ -139,6 +150,7 @@ class CudaEngine:
                 phases += 1
                 self.state = before
                 self._decode(token=token, phases=phases)
+                self._model.half ^= 1
                 if name == "output gate":
                     results.append((f"layer {layer} state", self.state[layer]))
                 results.append((f"layer {layer} {name}", self._model.read(field, rows).astype(np.int64)))
@@ -156,19 +168,23 @@ class CudaEngine:
             if not 0 <= token < self._geometry.vocab:
                 raise SternaError(f"token id {token} is outside the vocabulary of {self._geometry.vocab}")
 
-    def _decode(self, *, token: int = 0, row: int = 0, first_layer: int = 0, phases: int = _ALL_PHASES) -> None:
+    def _decode(self, *, token: int = 0, row: int = 0, first_layer: int = 0, phases: int = _ALL_PHASES) -> object:
         """Run a token, or from ``first_layer`` = layers the head of the token in this row of the chunk.
 
-        With ``phases`` it ends early, after so many of the phases that decode.cuh describes.
+        With ``phases`` it ends early, after so many of the phases that decode.cuh describes. It reads the half of the
+        state that holds and writes the other. Returns what to wait for.
         """
         shape = self._shape
-        arguments = (self._model.address, token, row, first_layer, phases)
+        arguments = (self._model.address, token, row, first_layer, phases, self._model.half)
         shared = shape.decode_shared_bytes
         self._device.launch("decode", (shape.blocks,), shape.threads, *arguments, shared=shared, cooperative=True)
+        return self._device.mark()
 
-    def _step(self, logits: bool) -> Step:
-        self._device.wait()
-        sampled, clamped = (int(value) for value in self._model.result[0])
+    def _step(self, mark: object, half: int, logits: bool) -> Step:
+        """The result of the launch that wrote this half."""
+        self._device.wait(mark)
+        sampled, clamped = (int(value) for value in self._model.results[half])
+        self._latest = sampled
         values = self._model.read("logits", self._geometry.vocab) if logits else None
         return Step(sampled, values, {"saturations": clamped})
 
@@ -181,7 +197,8 @@ class CudaEngine:
             self._per_token("prefill_quantise_gates", count, layer)
             self._gemm("prefill_gates", -(-sizes.hidden // QUAD), 3, layer, count)
             recur_blocks = -(-sizes.hidden // RECUR_THREADS)
-            self._device.launch("prefill_recur", (recur_blocks,), RECUR_THREADS, self._model.address, layer, count)
+            arguments = (self._model.address, layer, count, self._model.half)
+            self._device.launch("prefill_recur", (recur_blocks,), RECUR_THREADS, *arguments)
             self._per_token("prefill_quantise_out", count, layer)
             self._gemm("prefill_out", -(-sizes.hidden // QUAD), 1, layer, count)
             if has_glu:

@@ -55,7 +55,7 @@ class Shape:
     blocks: int
     threads: int
     chunk: int
-    ahead: int = 6
+    ahead: int = 4
 
     @property
     def decode_shared_bytes(self) -> int:

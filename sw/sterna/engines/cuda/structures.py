@@ -64,7 +64,7 @@ LAYER = Structure(
         ("out_weights", "const uint4*"),
         ("glu_weights", "const uint4*"),
         ("down_weights", "const uint4*"),
-        ("state", "int*"),  # [hidden]
+        ("state", "int*"),  # [hidden], the first of two halves (kernel decode)
         ("product_shift", "int"),
         ("glu_shift", "int"),
         ("has_glu", "int"),
@@ -72,8 +72,14 @@ LAYER = Structure(
 )
 RESULT = Structure("Result", (("sampled", "int"), ("clamped", "int")))
 CONTROL = Structure(
-    "Control",  # all zero between launches, but for what prefill has clamped
-    (("best", "unsigned long long"), ("clamped", "int"), ("arrivals", "unsigned"), ("finished", "unsigned")),
+    "Control",  # all zero between launches, but for what prefill has clamped and for `sampled`
+    (
+        ("best", "unsigned long long"),
+        ("clamped", "int"),
+        ("arrivals", "unsigned"),
+        ("finished", "unsigned"),
+        ("sampled", "int"),  # by the latest launch
+    ),
 )
 MODEL = Structure(
     "Model",
@@ -93,8 +99,9 @@ MODEL = Structure(
         ("q", "unsigned*"),  # [3, chunk, columns], or [chunk, inner], bytes
         ("scales", "int4*"),  # [3, chunk]: scale mantissa and shift, sum of the activations
         ("logits", "int*"),  # [vocab]
+        ("measures", "unsigned long long*"),  # [2, 5, blocks]: of the input of the next phase (kernel decode)
         ("control", "Control*"),
-        ("result", "Result*"),  # in the memory of the host
+        ("results", "Result*"),  # [2], in the memory of the host
     ),
 )
 STRUCTURES = (PROJECTION, LAYER, RESULT, CONTROL, MODEL)

@@ -8,7 +8,7 @@ constexpr unsigned ALL_LANES = 0xffffffff;
 
 DEVICE int leading_zeros(unsigned long long value) { return __clzll(value); }
 DEVICE unsigned long long multiply_high(unsigned long long a, unsigned long long b) { return __umul64hi(a, b); }
-DEVICE double square_root(double value) { return sqrt(value); }
+DEVICE float square_root(float value) { return __fsqrt_rn(value); }
 
 // Four unsigned bytes times four signed bytes, added to acc.
 DEVICE int dot(unsigned digits, unsigned q, int acc) {
@@ -56,12 +56,15 @@ DEVICE uint4 load_weights(const uint4* address) {
 // What no thread writes while the kernel runs, and other threads read too.
 DEVICE uint4 load_shared_by_many(const uint4* address) { return __ldg(address); }
 
-// All blocks of a cooperative launch meet here: `arrivals` counts them up to `target`. What any thread wrote before is
-// seen by all threads after.
-DEVICE void grid_barrier(unsigned* arrivals, unsigned target) {
-    __syncthreads();
+// All blocks of a cooperative launch meet between these two: `arrivals` counts them up to `target`. What the first warp of
+// any block wrote before it arrived is seen by all threads after the wait.
+DEVICE void grid_arrive(unsigned* arrivals) {
+    __syncwarp();
+    if (threadIdx.x == 0) asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(arrivals) : "memory");
+}
+
+DEVICE void grid_wait(const unsigned* arrivals, unsigned target) {
     if (threadIdx.x == 0) {
-        asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(arrivals) : "memory");
         unsigned arrived;
         do {
             asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(arrived) : "l"(arrivals) : "memory");

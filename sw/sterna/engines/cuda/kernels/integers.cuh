@@ -73,26 +73,46 @@ DEVICE u64 epsilon_share(u64 s2, const Projection& p) {
     return p.eps_shift ? high << (64 - p.eps_shift) | low >> p.eps_shift : low;
 }
 
-// numerics.quantiser_scalars. The divisions and the root are exact in float64: a dividend has at most 44 bits and a
-// divisor at most 24, so no quotient below an integer is within 2**-24 of it and rounds up to it; the root of a 48-bit
-// k*k - 1 does not round up to k either.
-DEVICE Scalars quantiser_scalars(u64 largest, u64 s1, u64 s2, const Projection& p) {
-    if (largest == 0) return {0, 0, 0, 0};
-    const int exponent = bit_length(largest);
-    const i64 normalised = round_shift(i64(largest) << NORMALISED_BITS, exponent);
-    const int reciprocal = int(double(i64(Q_MAX) << RECIPROCAL_FRAC) / double(normalised));
+// floor(dividend / divisor) below 2**21, by one division of floats: it is off by one at most, which the remainder tells.
+DEVICE u32 divide(u64 dividend, u32 divisor) {
+    u32 quotient = u32(float(dividend) / float(divisor));
+    const int rest = int(u32(dividend) - quotient * divisor);
+    return rest < 0 ? quotient - 1 : u32(rest) >= divisor ? quotient + 1 : quotient;
+}
 
+// floor(sqrt(value)) of a value of 47 or 48 bits; the root of floats is off by one at most.
+DEVICE u32 root_of(u64 value) {
+    const u32 root = u32(square_root(float(value)));
+    const int rest = int(u32(value) - root * root);
+    return rest < 0 ? root - 1 : u32(rest) > 2 * root ? root + 1 : root;
+}
+
+DEVICE int normalised_largest(u64 largest, int exponent) {
+    return int(round_shift(i64(largest) << NORMALISED_BITS, exponent));
+}
+
+// The part of numerics.quantiser_scalars that the activations wait for.
+DEVICE void normaliser_scalars(u64 largest, Scalars& result) {
+    result.exponent = largest ? bit_length(largest) : 0;
+    result.reciprocal = largest ? divide(u64(Q_MAX) << RECIPROCAL_FRAC, normalised_largest(largest, result.exponent)) : 0;
+}
+
+// The part that the rows wait for, after the first one.
+DEVICE void scale_scalars(u64 largest, u64 s1, u64 s2, const Projection& p, Scalars& result) {
+    result.mantissa = result.shift = 0;
+    if (largest == 0) return;
     const u64 share = epsilon_share(s2, p), rest = s1 + u64(p.eps_const);  // below 2**63 + 2**40: no carry
     u64 mean = share > ~rest ? ~u64(0) : rest + share;
     if (mean == 0) mean = 1;
     const int up = (2 * ROOT_BITS - bit_length(mean)) & ~1;
-    const u64 scaled = up >= 0 ? mean << up : mean >> -up;
-    const u32 root = u32(square_root(double(scaled)));
-    const u32 quotient = u32(double((normalised * p.mantissa) << QUOTIENT_EXTRA) / double(root));
+    const u32 root = root_of(up >= 0 ? mean << up : mean >> -up);
+    const i64 normalised = normalised_largest(largest, result.exponent);
+    const u32 quotient = divide((normalised * p.mantissa) << QUOTIENT_EXTRA, root);
     const int length = bit_length(quotient);
     const int cut = length > SCALE_MANTISSA_BITS ? length - SCALE_MANTISSA_BITS : 0;
-    const int shift = QUOTIENT_EXTRA - cut + NORMALISED_BITS - exponent - p.exponent - (up >> 1);
-    return {exponent, reciprocal, int(quotient >> cut), shift < 0 ? 0 : shift > MAX_SHIFT ? MAX_SHIFT : shift};
+    const int shift = QUOTIENT_EXTRA - cut + NORMALISED_BITS - result.exponent - p.exponent - (up >> 1);
+    result.mantissa = int(quotient >> cut);
+    result.shift = shift < 0 ? 0 : shift > MAX_SHIFT ? MAX_SHIFT : shift;
 }
 
 // 8-bit activation of w * c. Where the exponent is below NORMALISED_BITS normalising shifts left and rounds nothing.

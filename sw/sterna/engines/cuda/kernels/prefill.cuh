@@ -256,11 +256,11 @@ struct RecurBatch {
     }
 };
 
-KERNEL(RECUR_THREADS, 1) prefill_recur(const Model* model, int layer, int count) {
+KERNEL(RECUR_THREADS, 1) prefill_recur(const Model* model, int layer, int count, int half) {
     const int n = blockIdx.x * blockDim.x + threadIdx.x;
     int clamped = 0;
     if (n < HIDDEN) {
-        int* state = model->layers[layer].state + n;
+        int* state = model->layers[layer].state + half * STATES + n;
         const int* f = model->gates + n;
         int* v = model->gates + CHUNK * HIDDEN_PADDED + n;  // silu of i, marked; the states take its place
         int h = *state;

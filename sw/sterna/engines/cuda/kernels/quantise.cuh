@@ -13,6 +13,35 @@ struct Width {  // of a projection's input; vectors are padded with zeros
 };
 constexpr int HIDDEN_PADDED = Width<HIDDEN>::PADDED, INNER_PADDED = Width<INNER>::PADDED;
 
+// What the scalars of MATRICES projections of one input are made of.
+template <int MATRICES>
+struct Measures {
+    u64 s1 = 0, s2 = 0, top[MATRICES] = {};
+
+    // An element, what the block norm before it normalises, and the mantissas n of the block norm and c of the products.
+    DEVICE void add(int value, int normalised, int n, const int (&c)[MATRICES]) {
+        const i64 p = int(round_shift(i64(value) * n, PARAM_WIDTH - 1));
+        s1 += p * p;
+        s2 += i64(normalised) * normalised;
+#pragma unroll
+        for (int m = 0; m < MATRICES; m++) {
+            const i64 product = i64(value) * c[m];
+            const u64 magnitude = product < 0 ? -product : product;
+            top[m] = magnitude > top[m] ? magnitude : top[m];
+        }
+    }
+};
+constexpr int UNIT_NORM = 1 << (PARAM_WIDTH - 1);  // where there is no block norm
+
+// Four activations, and their sum added to `sum`.
+DEVICE u32 quantise_word(const int (&w)[4], const int (&c)[4], const Scalars& scalars, int& sum) {
+    u32 bytes = 0;
+#pragma unroll
+    for (int k = 0; k < 4; k++) bytes |= (u32(quantise_element(w[k], c[k], scalars)) & 0xff) << (8 * k);
+    sum = dot(0x01010101, bytes, sum);
+    return bytes;
+}
+
 struct Quantiser {  // shared memory of a block
     u64 top[3][WARPS], s1[WARPS], s2[WARPS];
     Scalars scalars[3];
@@ -65,35 +94,30 @@ DEVICE void quantise(const Input& input, const short* norm, const Projection* pr
     using W = Width<COLUMNS>;
     const int warp = threadIdx.x / LANES, lane = threadIdx.x % LANES;
     int w[W::TURNS][4], c[W::TURNS][MATRICES][4];
-    u64 top[MATRICES] = {}, s1 = 0, s2 = 0;
+    Measures<MATRICES> measures;
 #pragma unroll
     for (int turn = 0; turn < W::TURNS; turn++) {
         const int word = turn * THREADS + threadIdx.x;
         if (word >= W::WORDS) break;
         const Inputs inputs = input(word);
-        int n[4];
+        int n[4] = {UNIT_NORM, UNIT_NORM, UNIT_NORM, UNIT_NORM};
         if (Input::NORMED) shorts(norm, word, n);
 #pragma unroll
         for (int m = 0; m < MATRICES; m++) shorts(projections[m].weight_norm, word, c[turn][m]);
 #pragma unroll
         for (int k = 0; k < 4; k++) {
-            const i64 value = w[turn][k] = inputs.value.at[k], normalised = inputs.normalised.at[k];
-            const i64 p = Input::NORMED ? i64(int(round_shift(value * n[k], PARAM_WIDTH - 1))) : value;
-            s1 += p * p;
-            s2 += normalised * normalised;
+            int of_element[MATRICES];
 #pragma unroll
-            for (int m = 0; m < MATRICES; m++) {
-                const i64 product = value * c[turn][m][k];
-                const u64 magnitude = product < 0 ? -product : product;
-                top[m] = magnitude > top[m] ? magnitude : top[m];
-            }
+            for (int m = 0; m < MATRICES; m++) of_element[m] = c[turn][m][k];
+            w[turn][k] = inputs.value.at[k];
+            measures.add(inputs.value.at[k], inputs.normalised.at[k], n[k], of_element);
         }
     }
-    s1 = warp_sum(s1), s2 = warp_sum(s2);
+    const u64 s1 = warp_sum(measures.s1), s2 = warp_sum(measures.s2);
     if (lane == 0) shared.s1[warp] = s1, shared.s2[warp] = s2;
 #pragma unroll
     for (int m = 0; m < MATRICES; m++) {
-        const u64 largest = warp_max(top[m]);
+        const u64 largest = warp_max(measures.top[m]);
         if (lane == 0) shared.top[m][warp] = largest;
     }
     __syncthreads();
@@ -102,7 +126,8 @@ DEVICE void quantise(const Input& input, const short* norm, const Projection* pr
         const u64 largest = warp_max(present ? shared.top[m][lane] : 0);
         const u64 all_s1 = warp_sum(present ? shared.s1[lane] : 0), all_s2 = warp_sum(present ? shared.s2[lane] : 0);
         if (lane == 0) {
-            shared.scalars[m] = quantiser_scalars(largest, all_s1, all_s2, projections[m]);
+            normaliser_scalars(largest, shared.scalars[m]);
+            scale_scalars(largest, all_s1, all_s2, projections[m], shared.scalars[m]);
             shared.sums[m] = 0;
         }
     }
@@ -115,14 +140,7 @@ DEVICE void quantise(const Input& input, const short* norm, const Projection* pr
         for (int turn = 0; turn < W::TURNS; turn++) {
             const int word = turn * THREADS + threadIdx.x;
             if (word >= W::WORDS) break;
-            u32 bytes = 0;
-#pragma unroll
-            for (int k = 0; k < 4; k++) {
-                const int element = quantise_element(w[turn][k], c[turn][m][k], scalars);
-                sum += element;
-                bytes |= (u32(element) & 0xff) << (8 * k);
-            }
-            q[m * W::WORDS + word] = bytes;
+            q[m * W::WORDS + word] = quantise_word(w[turn], c[turn][m], scalars, sum);
         }
         sum = warp_sum(sum);
         if (lane == 0) atomicAdd(&shared.sums[m], sum);
