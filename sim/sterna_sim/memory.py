@@ -112,11 +112,6 @@ class Ddr3Model:
     refresh_cycles: int = 25  # from the last bank's coming to rest to the next command: tRP, tRFC, and three
     size: int = 1 << 29  # bytes
 
-    @property
-    def row_gap(self) -> int:
-        """Cycles between the last beat of a row and the first of the next bank's, precharged row, in a long read."""
-        return 1 + self.queue_cycles + 1 + 1 + self.trcd + 1
-
     def peak_bytes(self, beat_bytes: int) -> float:
         """See :meth:`Memory.peak_bytes`."""
         _require_port(beat_bytes)

@@ -15,7 +15,10 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "sw"))
 from checkpoints import write_checkpoint
 from standin import Bug
 
+from sterna.compiler.image import compile_model
+from sterna.engines.accelerator import AcceleratorEngine
 from sterna.errors import DeviceError, SternaError
+from sterna.golden.model import GoldenModel
 from sterna.importer import import_checkpoint
 from sterna.model.store import Model
 from sterna.spec.config import preset
@@ -48,6 +51,17 @@ def both(reads=None, writes=None, *, outstanding=8):
 def test_every_beat_of_a_sequential_read_comes_in_the_same_cycle(burst, outstanding):
     model, real = both(Bursts.sequential(BEATS, burst=burst), outstanding=outstanding)
     np.testing.assert_array_equal(model.reads, real.reads)
+
+
+@pytest.mark.parametrize("name", [MODEL, REAL])
+def test_what_a_sequential_read_loses(name):
+    """Two cycles a beat, six more at a new row, 28 more at a refresh; as docs/memory.md says."""
+    run = Traffic(name).run(Bursts.sequential(BEATS, burst=64))
+    gaps = np.diff(run.reads.astype(np.int64)) - 2
+    rows, refreshes = gaps[127::128], np.delete(gaps, np.s_[127::128])
+    assert np.count_nonzero(rows == 6) > 0.95 * len(rows)
+    assert set(np.unique(refreshes)) == {0, 28}
+    assert np.count_nonzero(refreshes) == pytest.approx(run.cycles / 586, abs=10)
 
 
 @pytest.mark.parametrize("burst", [1, 2, 4, 16, 64])
@@ -198,15 +212,33 @@ def test_clock_of_the_chip_decides_the_rules(core):
 SMALL = dataclasses.replace(preset("sim-tiny"), name="ddr3-tiny", beat_bytes=16, word_bytes=16)
 
 
-def test_whole_tokens_on_both(tmp_path):
-    """The accelerator in front of the real controller: every integer is golden's, and the model tells its cycles."""
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model")
     geometry = {"hidden": 130, "layers": 3, "inner": 259, "vocab": 211}
-    import_checkpoint(write_checkpoint(tmp_path / "source", seed=7, **geometry), tmp_path / "model")
+    import_checkpoint(write_checkpoint(path / "source", seed=7, **geometry), path / "model")
+    return Model.open(path / "model")
+
+
+def test_whole_tokens_on_both(model):
+    """The accelerator in front of the real controller: every integer is golden's, and the model tells its cycles."""
     cycles = {}
     for name in (MODEL, REAL):
-        with CoSimulation(Model.open(tmp_path / "model"), SMALL, memory=name) as cosim:
+        with CoSimulation(model, SMALL, memory=name) as cosim:
             cycles[name] = sum(cosim.step(token).cycles for token in (1, 210, 5))
     assert cycles[MODEL] == pytest.approx(cycles[REAL], rel=0.002)
+
+
+def test_logits_are_written_through_both(model):
+    """While weights are read; cycles differ by the turns of the data bus at most."""
+    golden = GoldenModel(model).step([3])[0]
+    cycles = {}
+    for name in (MODEL, REAL):
+        with VerilatorTransport(SMALL, memory=name) as transport:
+            step = AcceleratorEngine(transport, compile_model(model, SMALL), model.geometry).step(3, logits=True)
+        np.testing.assert_array_equal(step.logits, golden)
+        cycles[name] = step.counters["cycles"]
+    assert cycles[MODEL] == pytest.approx(cycles[REAL], rel=0.01)
 
 
 PROGRAM = 0x4000
