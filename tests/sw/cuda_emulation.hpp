@@ -108,6 +108,10 @@ inline unsigned long long multiply_high(unsigned long long a, unsigned long long
 }
 inline float square_root(float value) { return std::sqrt(value); }
 
+inline long long multiply_add(int a, int b, long long c) { return (long long)a * b + c; }
+inline unsigned pack_bytes(int a, int b, int c, int d) {
+    return (a & 0xff) | (b & 0xff) << 8 | (c & 0xff) << 16 | unsigned(d) << 24;
+}
 inline int dot(unsigned digits, unsigned q, int acc) {
     for (int byte = 0; byte < 4; byte++) acc += int(digits >> 8 * byte & 0xff) * (signed char)(q >> 8 * byte);
     return acc;
@@ -144,14 +148,15 @@ inline void matrix_multiply(int (&acc)[4], unsigned a0, unsigned a1, unsigned a2
     }
 }
 
-inline void grid_arrive(unsigned* arrivals) {
+inline void signal_add(unsigned* signal) {
     __syncwarp();
-    if (threadIdx.x == 0) ++*arrivals;
+    if (threadIdx.x % LANES == 0) ++*signal;
 }
-inline void grid_wait(const unsigned* arrivals, unsigned target) {
-    if (threadIdx.x == 0) emulation::await(arrivals, target);
-    __syncthreads();
+inline void signal_store(unsigned* signal, unsigned value) {
+    __syncwarp();
+    if (threadIdx.x % LANES == 0) *signal = value;
 }
+inline void await_signal(const unsigned* signal, unsigned least) { emulation::await(signal, least); }
 
 namespace emulation {
 

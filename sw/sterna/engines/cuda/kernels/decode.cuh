@@ -130,7 +130,8 @@ class Decoder {
         __threadfence();
         control->sampled = int(~u32(atomicExch(&control->best, 0)));
         s.model.results[1 - half] = Result{control->sampled, int(atomicExch(&control->clamped, 0))};
-        control->arrivals = control->finished = 0;
+        control->finished = 0;
+        for (int block = 0; block < BLOCKS; block++) s.model.arrivals[block] = 0;
     }
 
    private:
@@ -138,7 +139,7 @@ class Decoder {
     const int warp = threadIdx.x / LANES, lane = threadIdx.x % LANES;
     int* x;
     int phases, half, parity = 0;
-    unsigned target = 0;
+    unsigned round = 0;
     int clamped = 0;
     u64 best = 0;
     uint4 ahead[AHEAD] = {};
@@ -149,11 +150,17 @@ class Decoder {
     // A barrier of the grid before the phase with this share; false where the token ends here.
     template <class S>
     DEVICE bool meet(const S& share) {
-        target += BLOCKS;
+        unsigned* arrivals = s.model.arrivals;
+        round++;
         parity ^= 1;
-        if (warp == 0) grid_arrive(&s.model.control->arrivals);
+        if (warp == 0) SIGNALS ? signal_store(arrivals + blockIdx.x, round) : signal_add(arrivals);
         fetch(share);
-        grid_wait(&s.model.control->arrivals, target);
+        if (SIGNALS) {
+            for (int block = threadIdx.x; block < BLOCKS; block += THREADS) await_signal(arrivals + block, round);
+        } else if (threadIdx.x == 0) {
+            await_signal(arrivals, round * BLOCKS);
+        }
+        __syncthreads();
         return phases-- > 0;
     }
 

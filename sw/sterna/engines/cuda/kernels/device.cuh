@@ -10,6 +10,18 @@ DEVICE int leading_zeros(unsigned long long value) { return __clzll(value); }
 DEVICE unsigned long long multiply_high(unsigned long long a, unsigned long long b) { return __umul64hi(a, b); }
 DEVICE float square_root(float value) { return __fsqrt_rn(value); }
 
+// a * b + c in one instruction.
+DEVICE long long multiply_add(int a, int b, long long c) {
+    long long result;
+    asm("mad.wide.s32 %0, %1, %2, %3;" : "=l"(result) : "r"(a), "r"(b), "l"(c));
+    return result;
+}
+
+// The lowest bytes of four integers, a in the lowest byte.
+DEVICE unsigned pack_bytes(int a, int b, int c, int d) {
+    return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);
+}
+
 // Four unsigned bytes times four signed bytes, added to acc.
 DEVICE int dot(unsigned digits, unsigned q, int acc) {
     int result;
@@ -56,19 +68,22 @@ DEVICE uint4 load_weights(const uint4* address) {
 // What no thread writes while the kernel runs, and other threads read too.
 DEVICE uint4 load_shared_by_many(const uint4* address) { return __ldg(address); }
 
-// All blocks of a cooperative launch meet between these two: `arrivals` counts them up to `target`. What the first warp of
-// any block wrote before it arrived is seen by all threads after the wait.
-DEVICE void grid_arrive(unsigned* arrivals) {
+// Signals between blocks. What the calling warp wrote before it gives one is seen by a thread that has awaited it, and by
+// those that meet that thread later.
+DEVICE void signal_add(unsigned* signal) {
     __syncwarp();
-    if (threadIdx.x == 0) asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(arrivals) : "memory");
+    if (threadIdx.x % LANES == 0) asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(signal) : "memory");
 }
 
-DEVICE void grid_wait(const unsigned* arrivals, unsigned target) {
-    if (threadIdx.x == 0) {
-        unsigned arrived;
-        do {
-            asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(arrived) : "l"(arrivals) : "memory");
-        } while (arrived < target);
-    }
-    __syncthreads();
+DEVICE void signal_store(unsigned* signal, unsigned value) {
+    __syncwarp();
+    if (threadIdx.x % LANES == 0)
+        asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(signal), "r"(value) : "memory");
+}
+
+DEVICE void await_signal(const unsigned* signal, unsigned least) {
+    unsigned value;
+    do {
+        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(signal) : "memory");
+    } while (value < least);
 }

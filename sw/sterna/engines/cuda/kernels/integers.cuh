@@ -115,10 +115,12 @@ DEVICE void scale_scalars(u64 largest, u64 s1, u64 s2, const Projection& p, Scal
     result.shift = shift < 0 ? 0 : shift > MAX_SHIFT ? MAX_SHIFT : shift;
 }
 
-// 8-bit activation of w * c. Where the exponent is below NORMALISED_BITS normalising shifts left and rounds nothing.
+// 8-bit activation of w * c. Where the exponent is below NORMALISED_BITS normalising shifts left and rounds nothing. The
+// reciprocal is moved up so that the result is the upper half of the second product.
 DEVICE int quantise_element(int w, int c, const Scalars& s) {
+    constexpr int up = 32 - RECIPROCAL_FRAC;
     const int left = s.exponent < NORMALISED_BITS ? NORMALISED_BITS - s.exponent : 0;
     const int right = s.exponent < NORMALISED_BITS ? 0 : s.exponent - NORMALISED_BITS;
-    const int normalised = int(round_shift(i64(w) * int(u32(c) << left), right));
-    return int(round_shift(i64(normalised) * s.reciprocal, RECIPROCAL_FRAC));
+    const int normalised = int(multiply_add(w, int(u32(c) << left), (i64(1) << right) >> 1) >> right);
+    return int(multiply_add(normalised, s.reciprocal << up, i64(1) << 31) >> 32);
 }

@@ -35,9 +35,8 @@ constexpr int UNIT_NORM = 1 << (PARAM_WIDTH - 1);  // where there is no block no
 
 // Four activations, and their sum added to `sum`.
 DEVICE u32 quantise_word(const int (&w)[4], const int (&c)[4], const Scalars& scalars, int& sum) {
-    u32 bytes = 0;
-#pragma unroll
-    for (int k = 0; k < 4; k++) bytes |= (u32(quantise_element(w[k], c[k], scalars)) & 0xff) << (8 * k);
+    const u32 bytes = pack_bytes(quantise_element(w[0], c[0], scalars), quantise_element(w[1], c[1], scalars),
+                                 quantise_element(w[2], c[2], scalars), quantise_element(w[3], c[3], scalars));
     sum = dot(0x01010101, bytes, sum);
     return bytes;
 }
