@@ -92,7 +92,7 @@ class Ddr3Model:
     measured (``python -m sterna_sim.traffic``), in bytes a cycle; the port's limit is 8.
     """
 
-    sequential: float = 7.446  # long sequential read, bursts of 64 beats
+    sequential: float = 7.446  # long sequential read, bursts of 64 beats; 7.443 where refreshes fall in odd cycles
     random: float = 4.071  # reads of 64 bytes at random places of 4 MiB, eight in flight
     row_bytes: int = 2048  # of one row of one bank; consecutive rows of the address space are in consecutive banks
     banks: int = 8

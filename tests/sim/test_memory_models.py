@@ -90,6 +90,9 @@ def test_reads_and_writes_side_by_side(read, write):
 
 def test_stated_rates_are_the_measured_ones():
     for name in (MODEL, REAL):
+        shifted = Traffic(name)
+        shifted.idle(1)
+        assert shifted.run(Bursts.sequential(8 * BEATS, burst=64)).bytes_per_cycle == pytest.approx(7.443, rel=2e-4)
         sequential = Traffic(name).run(Bursts.sequential(8 * BEATS, burst=64)).bytes_per_cycle
         assert sequential == pytest.approx(memory_model(name).peak_bytes(16), rel=2e-4)
         scattered = Traffic(name).run(Bursts.random(8 * BEATS, burst=4)).bytes_per_cycle
