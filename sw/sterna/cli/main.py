@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from sterna.cli import compare, generate, import_, info, quality, train
+from sterna.cli import compare, explore, generate, import_, info, quality, train
 from sterna.cli import eval as eval_
 from sterna.errors import SternaError
 
@@ -55,6 +55,7 @@ def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     import_.add_parser(subparsers)
     info.add_parser(subparsers)
     compare.add_parser(subparsers)
+    explore.add_parser(subparsers)
     generate.add_parser(subparsers)
     eval_.add_parser(subparsers)
     quality.add_parser(subparsers)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sterna.errors import SternaError
 from sterna.explore.program import Step, token
 from sterna.model.geometry import Geometry
 from sterna.spec.config import HardwareConfig
@@ -25,10 +26,18 @@ _NOTHING = 1e-9  # beats; what is less is rounding of floats
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryRate:
-    """What the cycle model knows of a memory: long sequential reads, and the time until the first beat of one."""
+    """What the cycle model knows of a memory: long sequential reads, and the time until the first beat of one.
+
+    Raises:
+        SternaError: a value is out of range.
+    """
 
     bytes_per_cycle: float
     latency: int = 24  # cycles from an address to its first beat
+
+    def __post_init__(self) -> None:
+        if not self.bytes_per_cycle > 0 or self.latency < 1:
+            raise SternaError(f"a memory has a rate above 0 and a latency of 1 cycle or more, not {self}")
 
 
 def token_cycles(geometry: Geometry, config: HardwareConfig, memory: MemoryRate) -> int:
