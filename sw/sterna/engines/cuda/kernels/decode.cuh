@@ -171,7 +171,7 @@ class Decoder {
 #pragma unroll
         for (int turn = 0; turn < W::TURNS; turn++) {
             const int word = turn * THREADS + threadIdx.x;
-            if (word >= W::WORDS) break;
+            if (!W::inside(turn)) break;
 #pragma unroll
             for (int m = 0; m < S::MATRICES; m++)
                 norms[turn * S::MATRICES + m] = reinterpret_cast<const short4*>(share.projections[m].weight_norm)[word];
@@ -236,6 +236,15 @@ class Decoder {
     // Of the input of this phase, or the next: [s1, s2, top of each projection][BLOCKS], from this block on.
     DEVICE u64* measures(int parity) const { return s.model.measures + parity * 5 * BLOCKS + blockIdx.x; }
 
+    // What each block has measured of the input of this phase, spread over the lanes.
+    template <class F>
+    DEVICE void for_measures(int index, const F& take) const {
+        const u64* all = measures(parity) - blockIdx.x + index * BLOCKS;
+#pragma unroll
+        for (int block = 0; block < BLOCKS; block += LANES)
+            if (block + LANES <= BLOCKS || block + lane < BLOCKS) take(all[block + lane]);
+    }
+
     // --- quantiser and product ---------------------------------------------------------------------------------------
 
     // QUANT of a vector for the projections of a share: activations and their sums, and scalars, the scale of which is
@@ -247,27 +256,24 @@ class Decoder {
 #pragma unroll
         for (int turn = 0; turn < W::TURNS; turn++) {
             const int word = turn * THREADS + threadIdx.x;
-            if (word < W::WORDS) w[turn] = elements<S::COLUMNS>(vector, word);
+            if (W::inside(turn)) w[turn] = elements<S::COLUMNS>(vector, word);
         }
         for (int row = threadIdx.x; row < S::tiles() / S::SLICES * QUAD; row += THREADS) s.sums[row] = 0;
         for (int m = WARPS - 1 - warp; m < S::MATRICES; m += WARPS) {
-            const u64* all = measures(parity) - blockIdx.x;
-            u64 top = 0, s1 = 0, s2 = 0;
-#pragma unroll
-            for (int block = 0; block < BLOCKS; block += LANES) {
-                if (block + lane >= BLOCKS) break;
-                const u64 largest = all[(2 + m) * BLOCKS + block + lane];
-                top = largest > top ? largest : top;
-                s1 += all[block + lane];
-                s2 += all[BLOCKS + block + lane];
-            }
+            u64 top = 0;
+            for_measures(2 + m, [&](u64 largest) { top = largest > top ? largest : top; });
             top = warp_max(top);
             if (lane == 0) {
                 s.top[m] = top, s.activations[m] = 0;
                 normaliser_scalars(top, s.scalars[m]);
             }
+        }
+        if (warp == 0) {
+            u64 s1 = 0, s2 = 0;
+            for_measures(0, [&](u64 sum) { s1 += sum; });
+            for_measures(1, [&](u64 sum) { s2 += sum; });
             s1 = warp_sum(s1), s2 = warp_sum(s2);
-            if (lane == 0 && m == 0) s.s1 = s1, s.s2 = s2;
+            if (lane == 0) s.s1 = s1, s.s2 = s2;
         }
         __syncthreads();
 #pragma unroll
@@ -277,7 +283,7 @@ class Decoder {
 #pragma unroll
             for (int turn = 0; turn < W::TURNS; turn++) {
                 const int word = turn * THREADS + threadIdx.x;
-                if (word >= W::WORDS) break;
+                if (!W::inside(turn)) break;
                 const short4 four = norms[turn * S::MATRICES + m];
                 const int c[4] = {four.x, four.y, four.z, four.w};
                 reinterpret_cast<u32*>(s.q)[m * W::WORDS + word] = quantise_word(w[turn].at, c, scalars, sum);

@@ -10,6 +10,9 @@ struct Width {  // of a projection's input; vectors are padded with zeros
     static constexpr int WORDS = PADDED / 4;           // of four elements
     static constexpr int SEGMENTS = PADDED / SEGMENT;  // 16 bytes of activations, and of the trits of a quad of rows
     static constexpr int TURNS = divide_up(WORDS, THREADS);
+
+    // Whether this thread has a word in this turn.
+    DEVICE static bool inside(int turn) { return (turn + 1) * THREADS <= WORDS || turn * THREADS + threadIdx.x < WORDS; }
 };
 constexpr int HIDDEN_PADDED = Width<HIDDEN>::PADDED, INNER_PADDED = Width<INNER>::PADDED;
 
@@ -97,7 +100,7 @@ DEVICE void quantise(const Input& input, const short* norm, const Projection* pr
 #pragma unroll
     for (int turn = 0; turn < W::TURNS; turn++) {
         const int word = turn * THREADS + threadIdx.x;
-        if (word >= W::WORDS) break;
+        if (!W::inside(turn)) break;
         const Inputs inputs = input(word);
         int n[4] = {UNIT_NORM, UNIT_NORM, UNIT_NORM, UNIT_NORM};
         if (Input::NORMED) shorts(norm, word, n);
@@ -138,7 +141,7 @@ DEVICE void quantise(const Input& input, const short* norm, const Projection* pr
 #pragma unroll
         for (int turn = 0; turn < W::TURNS; turn++) {
             const int word = turn * THREADS + threadIdx.x;
-            if (word >= W::WORDS) break;
+            if (!W::inside(turn)) break;
             q[m * W::WORDS + word] = quantise_word(w[turn], c[turn][m], scalars, sum);
         }
         sum = warp_sum(sum);
