@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from amaranth import Const, Instance, Module
+from amaranth import Cat, Const, Instance, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -129,6 +129,8 @@ class Dram(wiring.Component):
             value = getattr(self.bus, name)
             if name in ("araddr", "awaddr"):
                 value = value[: self._core_address_width]
+            elif name in ("arsize", "awsize"):
+                value = Cat(value, Const(0, 1))  # the core's port has a bit more than AXI4
             ports[f"{'i' if member.flow is In else 'o'}_{PORT}_{name}"] = value
         for name, member in self.control.signature.members.items():
             ports[f"{'i' if member.flow is In else 'o'}_wb_ctrl_{name}"] = getattr(self.control, name)
