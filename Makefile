@@ -32,7 +32,7 @@ clean: ## remove everything that was built
 	$(PYTHON) -m venv .venv
 
 .venv/sim.stamp: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[hw]" && touch $@
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[hw,bitstream]" && touch $@
 
 .venv/bench.stamp: .venv/sim.stamp
 	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[hw,bitstream,plot]" && touch $@
