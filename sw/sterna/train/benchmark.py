@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from sterna.cli.progress import progress
+from sterna.train.configfile import PRESETS
 
 __all__ = ["main"]
 
@@ -37,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--geometry", default="1.3b", help="tiny, 30m, 370m or 1.3b (default: %(default)s)")
+    parser.add_argument("--geometry", default="1.3b", help=f"one of {', '.join(PRESETS)} (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=8, help="sequences of a step (default: %(default)s)")
     parser.add_argument(
         "--second-batch", type=int, help="batch for the slope of memory (default: half of --batch; 0: none)"

@@ -19,6 +19,7 @@ from sterna.reference.config import HGRNBitConfig
 from sterna.reference.loss import head_loss
 from sterna.reference.modeling import HGRNBitForCausalLM
 from sterna.reference.product import ternary_product
+from sterna.train.configfile import PRESETS, preset
 from sterna.train.unfused import make_unfused, unfused_loss
 
 __all__ = ["GEOMETRIES", "VARIANTS", "Task", "agreements", "curve", "kernels", "products", "steps"]
@@ -26,9 +27,7 @@ __all__ = ["GEOMETRIES", "VARIANTS", "Task", "agreements", "curve", "kernels", "
 VARIANTS = ("unfused", *MODES)
 GEOMETRIES = {
     "tiny": HGRNBitConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, intermediate_size=48),
-    "30m": HGRNBitConfig(vocab_size=4096, hidden_size=512, num_hidden_layers=8),
-    "370m": HGRNBitConfig(hidden_size=1024),
-    "1.3b": HGRNBitConfig(),
+    **{name: preset(name).model for name in PRESETS if name != "tiny"},
 }
 _WARMUP = 3  # steps before any figure: compilation, choice of tilings, state of the optimiser
 
