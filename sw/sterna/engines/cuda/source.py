@@ -9,7 +9,7 @@ from sterna.engines.cuda.structures import LAYER, MODEL, STRUCTURES
 from sterna.model.geometry import Geometry
 from sterna.spec import numerics, packing
 
-FILES = ("integers.cuh", "quantise.cuh", "quads.cuh", "decode.cuh", "prefill.cuh")
+FILES = ("integers.cuh", "quantise.cuh", "quads.cuh", "block.cuh", "decode.cuh", "prefill.cuh")
 QUAD = 4  # rows whose trits share words
 SEGMENT = 16  # columns of a quad that are one load
 PADDING = 4 * SEGMENT  # vectors and rows of weights are padded to a multiple of this
