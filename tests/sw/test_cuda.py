@@ -191,7 +191,9 @@ def test_the_lowest_index_wins_ties(tmp_path: Path, make_engine: MakeEngine) -> 
 def test_many_blocks_and_one(tmp_path: Path, make_engine: MakeEngine) -> None:
     model = make_model(tmp_path, **SMALL)
     for blocks in (1, 20):
-        assert_equal(make_engine(model, blocks=blocks), model, [3, 4])
+        engine = make_engine(model, blocks=blocks)
+        assert_equal(engine, model, [3, 4])
+        assert not engine._model.read("arrivals", blocks).any()  # or the barriers of the next launch would not wait
 
 
 def test_state_is_read_set_and_reset(tmp_path: Path, make_engine: MakeEngine) -> None:
