@@ -131,6 +131,7 @@ def picture(measurements: Sequence[Measurement]) -> bytes:
         raise SternaError("the picture needs matplotlib: pip install 'sterna[plot]'") from error
     everything = (*BEATS, *Stall.__members__)  # a colour each, whatever is shown
     colours = {name: colormaps["tab20"](index) for index, name in enumerate(everything)}
+    colours[Stall.MEMORY.name] = (0.9, 0.9, 0.9, 1.0)  # not the accelerator's
     names = [name for name in everything if any(m.parts()[name] for m in measurements)]
     figure = Figure(figsize=(11, 2.2 + 0.5 * len(measurements)), layout="constrained")
     whole, lost = figure.subplots(1, 2, sharey=True)

@@ -71,13 +71,21 @@ def models(tmp_path_factory):
     ids=lambda value: value.name if hasattr(value, "name") else str(getattr(value, "latency", value)),
 )
 def test_cycles_are_those_of_the_rtl(models, config, name, memory):
-    model = models[name]
+    assert abs(error(models[name], config, memory)) < 0.005
+
+
+def test_a_round_trip_beyond_bursts_and_buffer_is_less_exact(models):
+    assert abs(error(models["small"], TINY, MemoryModel(latency=400))) < 0.05
+
+
+def error(model, config, memory):
+    """Of the predicted cycles, as a share of those measured."""
     with CoSimulation(model, config, memory=memory) as cosim:
         measured = cosim.step(3).cycles
     rate = MemoryRate(bytes_per_cycle=memory.peak_bytes(config.beat_bytes), latency=memory.latency)
     predicted = token_cycles(model.geometry, config, rate)
-    print(f"{config.name}, {name}: predicted {predicted}, measured {measured}")
-    assert abs(predicted - measured) < 0.005 * measured
+    print(f"{config.name}: predicted {predicted}, measured {measured}")
+    return predicted / measured - 1
 
 
 @pytest.mark.parametrize("config", [TINY, WIDE, TALL, SMALL], ids=lambda config: config.name)
