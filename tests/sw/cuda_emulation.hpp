@@ -148,15 +148,11 @@ inline void matrix_multiply(int (&acc)[4], unsigned a0, unsigned a1, unsigned a2
     }
 }
 
-inline void signal_add(unsigned* signal) {
+inline void signal(unsigned* arrivals) {
     __syncwarp();
-    if (threadIdx.x % LANES == 0) ++*signal;
+    if (threadIdx.x % LANES == 0) ++*arrivals;
 }
-inline void signal_store(unsigned* signal, unsigned value) {
-    __syncwarp();
-    if (threadIdx.x % LANES == 0) *signal = value;
-}
-inline void await_signal(const unsigned* signal, unsigned least) { emulation::await(signal, least); }
+inline void await_signals(const unsigned* arrivals, unsigned least) { emulation::await(arrivals, least); }
 
 namespace emulation {
 

@@ -193,7 +193,7 @@ def test_many_blocks_and_one(tmp_path: Path, make_engine: MakeEngine) -> None:
     for blocks in (1, 20):
         engine = make_engine(model, blocks=blocks)
         assert_equal(engine, model, [3, 4])
-        assert not engine._model.read("arrivals", blocks).any()  # or the barriers of the next launch would not wait
+        assert not engine._model.read("arrivals", 1).any()  # or the barriers of the next launch would not wait
 
 
 def test_state_is_read_set_and_reset(tmp_path: Path, make_engine: MakeEngine) -> None:

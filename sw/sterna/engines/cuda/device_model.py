@@ -86,7 +86,7 @@ class DeviceModel:
         fields["logits"] = arena.place(sizes.vocab, np.int32)
         fields["layers"] = arena.place(sizes.layers, LAYER.dtype)
         fields["measures"] = arena.place(2 * 5 * shape.blocks, np.uint64)
-        fields["arrivals"] = arena.place(shape.blocks, np.uint32)
+        fields["arrivals"] = arena.place(1, np.uint32)
         fields["control"] = arena.place(1, CONTROL.dtype)
         self._place_chunk(arena)
         base = device.allocate(arena.size + MODEL.dtype.itemsize)

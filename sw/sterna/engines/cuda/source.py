@@ -49,15 +49,13 @@ class Shape:
         threads: Threads of a block of it, and of the kernels with a block a token.
         chunk: Tokens that are read at once at most.
         ahead: Tiles that a warp fetches before a barrier.
-        signals: At a barrier of the grid each block has a signal of its own, rather than all one counter.
     """
 
     geometry: Geometry
     blocks: int
     threads: int
     chunk: int
-    ahead: int = 4
-    signals: bool = True
+    ahead: int = 3
 
     @property
     def decode_shared_bytes(self) -> int:
@@ -115,7 +113,6 @@ def module_source(shape: Shape) -> str:
         "THREADS": shape.threads,
         "CHUNK": shape.chunk,
         "AHEAD": shape.ahead,
-        "SIGNALS": int(shape.signals),
         "SHARED_BYTES": shape.decode_shared_bytes,
     }
     base, slope = numerics.sigma_tables()

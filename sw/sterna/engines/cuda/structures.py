@@ -99,7 +99,7 @@ MODEL = Structure(
         ("scales", "int4*"),  # [3, chunk]: scale mantissa and shift, sum of the activations
         ("logits", "int*"),  # [vocab]
         ("measures", "unsigned long long*"),  # [2, 5, blocks]: of the input of the next phase (kernel decode)
-        ("arrivals", "unsigned*"),  # [blocks], all zero between launches
+        ("arrivals", "unsigned*"),  # [1], zero between launches
         ("control", "Control*"),
         ("results", "Result*"),  # [2], in the memory of the host
     ),

@@ -100,13 +100,9 @@ class Block {
         unsigned* arrivals = s.model.arrivals;
         round++;
         parity ^= 1;
-        if (warp == 0) SIGNALS ? signal_store(arrivals + blockIdx.x, round) : signal_add(arrivals);
+        if (warp == 0) signal(arrivals);
         fetch(share);
-        if (SIGNALS) {
-            for (int block = threadIdx.x; block < BLOCKS; block += THREADS) await_signal(arrivals + block, round);
-        } else if (threadIdx.x == 0) {
-            await_signal(arrivals, round * BLOCKS);
-        }
+        if (threadIdx.x == 0) await_signals(arrivals, round * BLOCKS);
         __syncthreads();
     }
 

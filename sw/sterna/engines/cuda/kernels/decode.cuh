@@ -78,7 +78,7 @@ class Decoder : private Block {
         control->sampled = int(~u32(atomicExch(&control->best, 0)));
         s.model.results[1 - half] = Result{control->sampled, int(atomicExch(&control->clamped, 0))};
         control->finished = 0;
-        for (int block = 0; block < BLOCKS; block++) s.model.arrivals[block] = 0;
+        *s.model.arrivals = 0;
     }
 
    private:
