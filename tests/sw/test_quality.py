@@ -22,7 +22,7 @@ from sterna.importer import import_checkpoint
 from sterna.model.manifest import Manifest
 from sterna.model.store import Model
 from sterna.quality.report import measure
-from sterna.quality.statistics import ActivationSum
+from sterna.quality.statistics import ActivationSum, ChoiceSum
 from sterna.quality.tracing import TracingGolden, TracingReference
 from sterna.reference import load_reference
 from sterna.runtime import chunks
@@ -129,7 +129,7 @@ def test_figures_by_hand(report: dict[str, Any], model: Path, checkpoint: Path) 
 
 def test_the_whole_is_what_eval_says(report: dict[str, Any], model: Path, checkpoint: Path, text: Path) -> None:
     expected = compare(model, text, reference=checkpoint, chunk=CHUNK)
-    assert set(report["whole"]) == {*expected, "baseline_top1_equal"}
+    assert set(report["whole"]) == {*expected, "baseline_top1_equal", "baseline_widest_flip", "widest_flip"}
     for name, number in expected.items():
         if name in ("tokens", "positions", "bytes", "chunk", "device", "nll", "perplexity", "bits_per_byte"):
             assert report["whole"][name] == number, name
@@ -162,7 +162,18 @@ def test_baseline_by_hand(report: dict[str, Any], model: Path, checkpoint: Path,
     without = measure(model, text, reference=checkpoint, chunk=CHUNK, baseline=False)
     assert value(without, 2, "residual") == row | {"baseline_sqnr_db": None}
     assert without["activations"][-1] == head | {"baseline_flipped": None}
-    assert without["whole"] == report["whole"] | {"baseline_top1_equal": None}
+    assert without["whole"] == report["whole"] | {"baseline_top1_equal": None, "baseline_widest_flip": None}
+
+
+def test_the_widest_flip_is_found() -> None:
+    total = ChoiceSum()
+    expected = np.array([[3.0, 1.0, 0.5], [1.0, 1.25, 0.0], [2.0, 2.5, 0.0], [5.0, 0.0, 1.0]])
+    found = np.array([[2.0, 1.0, 0.5], [1.3, 1.25, 0.0], [2.6, 2.5, 0.0], [0.9, 0.0, 0.8]])
+    total.add(expected[:2], found[:2])
+    total.add(expected[2:], found[2:])
+    assert (total.equal, total.widest) == (2, 0.5)
+    total.add(expected[:1], found[:1])
+    assert (total.equal, total.widest) == (3, 0.5)
 
 
 def test_flips_are_counted() -> None:

@@ -52,7 +52,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     subject.add_argument("--text", type=Path, metavar="FILE", help="UTF-8 text, plain or .xz")
     subject.add_argument("--tasks", metavar="NAMES", help="tasks, separated by commas; `list` shows them")
     parser.add_argument(
-        "--device", default="golden", metavar="D", help="golden (default), cpu, emulator, verilator, reference"
+        "--device", default="golden", metavar="D", help="golden (default), cpu, cuda, emulator, verilator, reference"
     )
     parser.add_argument("--config", metavar="PRESET", help="configuration of an accelerator (default: sim-small)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of device cpu")

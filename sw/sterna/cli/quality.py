@@ -93,9 +93,11 @@ def _text(report: dict[str, Any]) -> str:
 
 
 def _whole(whole: dict[str, Any]) -> str:
-    share = whole["baseline_top1_equal"]
-    line = "" if share is None else f"\n(float64)       {100 * share:.2f} % of all positions the same token as float32"
-    return comparison(whole) + line
+    lines = [comparison(whole), f"widest flip     at a margin of {whole['widest_flip']:.3f}"]
+    if (share := whole["baseline_top1_equal"]) is not None:
+        flip = f"widest flip at a margin of {whole['baseline_widest_flip']:.3f}"
+        lines.append(f"(float64)       {100 * share:.2f} % of all positions the same token as float32, {flip}")
+    return "\n".join(lines)
 
 
 def _markdown(report: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sterna.progress import Progress
-from sterna.quality.statistics import ActivationSum, Place, ValueSum, fractional_bits
+from sterna.quality.statistics import ActivationSum, ChoiceSum, Place, ValueSum, fractional_bits
 from sterna.quality.tracing import TracingGolden, TracingReference
 from sterna.runtime.evaluate import CHUNK, compare_runners
 from sterna.runtime.load import GOLDEN
@@ -47,7 +47,8 @@ def measure(
         ``worst_error``, the largest difference. ``activations``: for the input of each projection the share
         ``flipped`` of 8-bit values that differ from the reference's, and the ``largest_step`` between two of them.
         ``baseline_sqnr_db`` and ``baseline_flipped`` say the same of float64 against float32, as does
-        ``baseline_top1_equal`` in ``whole``; None without a baseline. Also ``model`` and ``reference``.
+        ``baseline_top1_equal`` in ``whole``; None without a baseline. ``widest_flip`` is the largest margin (first
+        less second logit of the reference) at which another token was chosen. Also ``model`` and ``reference``.
 
     Raises:
         SternaError: the model, the text or the reference cannot be used, or they are of different sizes.
@@ -72,7 +73,9 @@ def measure(
         "reference": str(reference or path),
         "whole": {
             **whole,
-            "baseline_top1_equal": sums.equal / whole["positions"] if baseline else None,
+            "widest_flip": sums.choices.widest,
+            "baseline_top1_equal": sums.baseline.equal / whole["positions"] if baseline else None,
+            "baseline_widest_flip": sums.baseline.widest if baseline else None,
             "device": GOLDEN,
             "chunk": chunk,
         },
@@ -88,7 +91,7 @@ class _Sums:
         self._golden, self._yardstick = golden, yardstick
         self.values: dict[str, ValueSum] = {}
         self.activations: dict[str, ActivationSum] = {}
-        self.equal = 0  # positions at which float64 chooses the token of float32
+        self.choices, self.baseline = ChoiceSum(), ChoiceSum()
 
     def add(self, read: npt.NDArray[np.bool_]) -> None:
         """Add the part that both have just run; ``read`` [sequences, positions]."""
@@ -105,6 +108,7 @@ class _Sums:
             self.activations.setdefault(name, ActivationSum(name)).add(
                 activations[read], theirs.activations[name][read], exact.activations[name][read] if exact else None
             )
+        expected = theirs.results["logits"][read]
+        self.choices.add(expected, ours.results["logits"][read])
         if exact:
-            chosen = (values.results["logits"][read].argmax(axis=-1) for values in (theirs, exact))
-            self.equal += int(np.count_nonzero(np.equal(*chosen)))
+            self.baseline.add(expected, exact.results["logits"][read])

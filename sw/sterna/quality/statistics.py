@@ -127,3 +127,18 @@ class ActivationSum:
             "largest_step": self._steps,
             "baseline_flipped": None if self._baseline is None else self._baseline / self._count,
         }
+
+
+class ChoiceSum:
+    """How often the same token is chosen, and the widest margin of the reference at which it is not."""
+
+    def __init__(self) -> None:
+        self.equal = 0
+        self.widest = 0.0  # 0 where every choice is the same
+
+    def add(self, expected: npt.NDArray[Any], found: npt.NDArray[Any]) -> None:
+        """Add logits [positions, vocabulary] of the reference and of what is compared with it."""
+        second, first = np.partition(expected, -2, axis=-1)[:, -2:].T
+        other = found.argmax(axis=-1) != expected.argmax(axis=-1)
+        self.equal += int(np.count_nonzero(~other))
+        self.widest = max(self.widest, float(np.max((first - second)[other], initial=0.0)))
