@@ -204,7 +204,7 @@ class Sequencer(wiring.Component):
                 pass
         m.d.comb += self.embedding.eq(fsm.ongoing("EMBED"))
         m.d.comb += self.busy.eq(~self.request.ready & (self.error == ErrorCause.NONE))
-        with m.If(~waits_for_word | ~self.stream_idle | self.words.valid):
+        with m.If(~waits_for_word | ~self.stream_idle | program_waits | self.words.valid):
             m.d.sync += dry.eq(0)
         with m.Elif(dry != DRY_CYCLES):
             m.d.sync += dry.eq(dry + 1)

@@ -312,6 +312,7 @@ async def illegal_descriptors(dut: Any) -> None:
     cases.append(random_step(bench.rng, Opcode.MATMUL).fields | {"blocks": 0})
     for fields in cases:
         assert not isa.is_legal(isa.decode(isa.encode(**fields)))
+        dut.stream_idle.value = 0  # words are on their way
         await fails(bench, ErrorCause.BAD_OPCODE, [Step(fields)])
         assert not [event for event in bench.events if event[0] == "job" and event[1] != "vector"]
 
@@ -372,6 +373,16 @@ async def the_writer_is_waited_for(dut: Any) -> None:
     assert int(dut.stall.value) == Stall.WRITER
     dut.writer_idle.value = 1
     await bench.until()
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
+async def the_program_is_asked_for_late(dut: Any) -> None:
+    """Words of the row leave the stream before it takes the program; no token ends, and no other begins, without it."""
+    bench = Bench(dut, "late", 0.0)
+    await start(dut)
+    bench.stall = 0.95  # of everything but the words
+    for program in ([END], [random_step(bench.rng, Opcode.EMBED), END]) * 5:
+        await bench.run(program, **values_of(bench.rng))
 
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")

@@ -11,7 +11,7 @@ from sterna.importer import synthetic
 from sterna.model.geometry import Geometry
 from sterna.spec.config import preset
 from sterna.spec.registers import STALL_TEXT, Stall
-from sterna_sim import bench, demo
+from sterna_sim import bench, demo, report
 
 BENCH_CYCLES = 33_229  # of one token of the small model below on sim-tiny
 BENCH_STALLS = {  # and why its other cycles had no beat
@@ -91,6 +91,22 @@ def test_bench_measures_whole_tokens(small, monkeypatch, capsys, tmp_path):
     assert target.with_suffix(".md").read_text() == text
     assert f"| TABLES: {STALL_TEXT[Stall.TABLES]} | {BENCH_STALLS['TABLES']:,} (" in text
     assert target.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_tables_show_shares_of_all_cycles():
+    """Beats of 16 bytes, by what was in them, and stalls."""
+    stream = {"trits": 1600, "padding": 160, "parameters": 160, "descriptors": 64, "embedding": 16}
+    stalls = dict.fromkeys(Stall.__members__, 0) | {"STARTUP": 25, "QUANT": 50}
+    sizes = {"weight_bytes": 1600, "stream_bytes": 2000, "cycles": 200, "beats": 125, "integers_compared": 9}
+    speeds = {"bytes_per_cycle": 16.0, "trits_per_second": 2e6, "cycles_per_second": 5e4}
+    shares = {"efficiency": 0.5, "bound": 0.8}
+    case = {"model": "m", "config": "c", "memory": "ddr", "stream": stream, "stalls": stalls}
+    text = report.markdown([report.Measurement(**case, **sizes, **speeds, **shares)])
+    assert "| m | c | ddr | 16 | 1,600 | 200 | 50.00 % | 80.00 % |" in text
+    assert re.search(r"\| cycles of a token \| m:c:ddr \|\n.*\n\| beats of trits[^|]*\| 100 \(50\.000 %\) \|", text)
+    assert "| 4 (2.000 %) |" in text and "| 1 (0.500 %) |" in text
+    assert f"| QUANT: {STALL_TEXT[Stall.QUANT]} | 50 (25.000 %) |" in text and "SUMSQ" not in text
+    assert "| m:c:ddr | 50 k | 2.0 M |" in text
 
 
 def test_bench_without_matplotlib_has_no_picture_and_all_figures(small, monkeypatch, capsys, tmp_path):

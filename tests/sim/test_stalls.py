@@ -17,7 +17,7 @@ from sterna.model.store import Model
 from sterna.spec.registers import Stall
 from sterna_hw.vector import quant_cycles, sumsq_cycles
 from sterna_hw.vector.scalar import RECIPROCAL_CYCLES
-from sterna_sim.cosim import CoSimulation
+from sterna_sim.cosim import CoSimulation, Mismatch
 from sterna_sim.memory import MemoryModel
 from sterna_sim.transport import VerilatorTransport
 
@@ -86,6 +86,13 @@ def test_waiting_for_written_logits_has_a_reason(model):
     assert {s: n for s, n in written[1].items() if s is not Stall.WRITER} == {
         s: n for s, n in without[1].items() if s is not Stall.WRITER
     }
+
+
+def test_an_account_that_does_not_add_up_stops_the_simulation(model, monkeypatch):
+    honest = AcceleratorEngine.stalls
+    monkeypatch.setattr(AcceleratorEngine, "stalls", lambda self: honest(self) | {Stall.EMBED: 1})
+    with CoSimulation(model, WIDE) as cosim, pytest.raises(Mismatch, match="stalled cycles do not make"):
+        cosim.step(3)
 
 
 def test_a_token_that_fails_adds_up_too(model):
