@@ -25,7 +25,7 @@ from litex.build.lattice import LatticePlatform
 from migen import ClockDomain, Module, Signal
 
 from sterna.errors import SternaError
-from sterna_boards.dram import MODULE, PORT, DramCore, DramRecipe
+from sterna_boards.recipe import MODULE, PORT, DramCore, DramRecipe
 
 # Flags of the DFI injector's control and command registers, by the names that LiteDRAM's init sequences use.
 INJECTOR = {"CS": 0x01, "WE": 0x02, "CAS": 0x04, "RAS": 0x08, "CKE": 0x02, "ODT": 0x04, "RESET_N": 0x08}

@@ -55,7 +55,7 @@ class Dfi(wiring.Signature):
 
 
 class Dram(wiring.Component):
-    """A core that LiteDRAM generated, by the names of ``sterna_boards.dram``; nothing else is in here.
+    """A core that LiteDRAM generated, by the names of ``sterna_boards.recipe``; nothing else is in here.
 
     The core makes its user's clock. Both buses refuse transfers until ``init_done``, which the host sets through
     ``control`` when it has initialised the chip; LiteDRAM has no error responses, and an address beyond the memory

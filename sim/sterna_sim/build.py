@@ -19,7 +19,8 @@ from pathlib import Path
 
 from sterna.errors import SternaError
 from sterna.spec.config import HardwareConfig
-from sterna_boards.dram import RECIPES, DramCore, dram_core
+from sterna_boards.dram import dram_core
+from sterna_boards.recipe import RECIPES, DramCore
 from sterna_sim.compile import (
     LIBRARY,
     Design,

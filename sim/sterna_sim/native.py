@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from math import ceil
 
-from sterna_boards.dram import RECIPES, DramCore
+from sterna_boards.recipe import RECIPES, DramCore
 from sterna_sim.memory import ControllerModel, Ddr3Model, Memory, MemoryModel
 
 _IDEAL, _DDR3, _CONTROLLER = 0, 1, 2  # MemoryKind

@@ -18,7 +18,8 @@ from amaranth.hdl import IOPort
 
 from sterna.errors import SternaError
 from sterna_boards import dram as boards
-from sterna_boards.dram import RECIPES, dram_core
+from sterna_boards.dram import dram_core
+from sterna_boards.recipe import RECIPES
 from sterna_hw.dram import Dfi, Dram
 
 RECIPE = RECIPES["ecpix5-ddr3"]
@@ -52,7 +53,8 @@ def test_the_same_recipe_gives_the_same_text(board, tmp_path):
 
 def test_a_kept_core_needs_no_generator(cache, board):
     code = (
-        "import sys; from pathlib import Path; from sterna_boards.dram import RECIPES, dram_core\n"
+        "import sys; from pathlib import Path\n"
+        "from sterna_boards.dram import dram_core; from sterna_boards.recipe import RECIPES\n"
         "dram_core(RECIPES['ecpix5-ddr3'], cache=Path(sys.argv[1]))\n"
         "assert not {'litedram', 'litex', 'migen', 'amaranth'} & sys.modules.keys()"
     )

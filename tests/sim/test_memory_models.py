@@ -23,7 +23,8 @@ from sterna.importer import import_checkpoint
 from sterna.model.store import Model
 from sterna.spec.config import preset
 from sterna.spec.registers import Control, Status
-from sterna_boards.dram import RECIPES, dram_core
+from sterna_boards.dram import dram_core
+from sterna_boards.recipe import RECIPES
 from sterna_sim import build
 from sterna_sim.cosim import CoSimulation
 from sterna_sim.memory import MODELS, ControllerModel, Ddr3Model, MemoryModel, memory_model

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sterna.cli import bench_train as benchmark
 from sterna.errors import SternaError
 from sterna.model.reservoir import Reservoir
 from sterna.reference import HGRNBitConfig, HGRNBitForCausalLM
@@ -18,7 +19,7 @@ from sterna.reference import loss as loss_module
 from sterna.reference.bitlinear import BitLinear
 from sterna.reference.checkpointing import MODES
 from sterna.reference.loss import head_loss
-from sterna.train import benchmark, measure
+from sterna.train import measure
 from sterna.train.unfused import make_unfused, unfused_loss
 
 D, INNER, VOCABULARY = 16, 24, 40

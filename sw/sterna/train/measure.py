@@ -1,4 +1,4 @@
-"""One measurement of training steps in one process: memory, time, loss curve, kernels. `benchmark` starts these."""
+"""One measurement of training steps in one process: memory, time, loss curve, kernels (for `cli.bench_train`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory and time of training, fused against unfused: `python -m sterna.train.benchmark --help`.
+"""Memory and time of training, fused against unfused: `python -m sterna.cli.bench_train --help`.
 
 Every measurement runs in a process of its own, so that none sees the memory or the compiled code of another.
 """
@@ -23,17 +23,17 @@ from sterna.train.configfile import PRESETS
 __all__ = ["main"]
 
 _EXAMPLES = """examples:
-  python -m sterna.train.benchmark --geometry 1.3b --batch 8 --context 2048
-  python -m sterna.train.benchmark --geometry 30m --batch 128 --context 1024 --variants none,selective
-  python -m sterna.train.benchmark --check --curve 200 --variants ""
-  python -m sterna.train.benchmark --geometry 1.3b --variants "" --profile selective --json kernels.json
+  python -m sterna.cli.bench_train --geometry 1.3b --batch 8 --context 2048
+  python -m sterna.cli.bench_train --geometry 30m --batch 128 --context 1024 --variants none,selective
+  python -m sterna.cli.bench_train --check --curve 200 --variants ""
+  python -m sterna.cli.bench_train --geometry 1.3b --variants "" --profile selective --json kernels.json
 """
 _GIB = 1 << 30
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m sterna.train.benchmark",
+        prog="python -m sterna.cli.bench_train",
         description="Memory and time of training steps of the fused model and of plain PyTorch modules.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,0 +1,71 @@
+"""Recipes of DRAM controllers, and what a generated controller is.
+
+A recipe holds everything that decides a core besides the versions of the generators: device, memory, clocks, buffers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PORT = "memory"  # ports of the AXI4 side are user_port_memory_...
+MODULE = "litedram"  # name of the Verilog module
+
+
+@dataclass(frozen=True, kw_only=True)
+class DramRecipe:
+    """A LiteDRAM controller on one board.
+
+    Times of a DRAM are nanoseconds, as in its data sheet; rates are hertz.
+    """
+
+    name: str
+    device: str  # FPGA, as LiteX names it
+    module: str  # class of litedram.modules
+    byte_lanes: int  # width of the data bus in bytes
+    refresh_ns: float  # tRFC: depends on the chip's density, not on its speed
+    input_clock: float  # at the clock pin
+    clock: float  # of the controller and its user; the DRAM is clocked at twice this
+    init_clock: float = 25e6  # of the PHY's start-up sequence
+    cmd_buffer_depth: int = 16  # commands waiting for a bank
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        DramRecipe(
+            name="ecpix5-ddr3",
+            device="LFE5UM5G-85F-8BG554I",
+            module="MT41K256M16",
+            byte_lanes=2,
+            refresh_ns=260,  # 4 Gbit
+            input_clock=100e6,
+            clock=75e6,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DramCore:
+    """A generated controller.
+
+    Counts of cycles are of the controller's clock. The DRAM has ``phases`` clocks in each of them.
+    """
+
+    verilog: str  # one module, called ``litedram``
+    simulated: bool  # the DFI of the PHY is a port of the module, instead of the pins of the chip
+    address_width: int  # bits of a byte address
+    data_bytes: int  # of the AXI4 port
+    phases: int
+    row_bits: int
+    bank_bits: int
+    column_bits: int
+    timing: dict[str, int]  # cycles between commands that the controller keeps, by JEDEC name
+    phy: dict[str, int]  # latencies and phases of the PHY
+    registers: dict[str, tuple[int, int]]  # name to byte address on the control port, and its number of 32-bit words
+    init_sequence: list[tuple[str, int, int, int, int]]  # comment, address, bank, command, cycles to wait
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory."""
+        return 1 << self.address_width
