@@ -62,6 +62,20 @@ def lanes_job() -> data.StructLayout:
     )
 
 
+def generator_job() -> data.StructLayout:
+    """What the generator needs to know of a MATMUL: its key, its first row, and how many rows of how many blocks."""
+    fields = isa.FIELDS_BY_NAME
+    return data.StructLayout(
+        {
+            "seed": 32,
+            "stream": 16,
+            "row": 16,
+            "rows": fields["count"].width,
+            "blocks": fields["blocks"].width,
+        }
+    )
+
+
 def row_job() -> data.StructLayout:
     """What the epilogue needs to know of a MATMUL or EMBED."""
     fields = isa.FIELDS_BY_NAME

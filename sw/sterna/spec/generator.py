@@ -9,15 +9,27 @@ import numpy.typing as npt
 
 from sterna.spec.packing import CODES, PLACE_VALUES, TRITS_PER_BYTE
 
-__all__ = ["BLOCK_BYTES", "KINDS", "ROUNDS", "fixed_beta", "fixed_rows", "stream", "threefry"]
+__all__ = [
+    "BLOCK_BYTES",
+    "KINDS",
+    "PARITY",
+    "ROTATIONS",
+    "ROUNDS",
+    "ROUNDS_PER_INJECTION",
+    "SURPLUS",
+    "fixed_beta",
+    "fixed_rows",
+    "stream",
+    "threefry",
+]
 
 ROUNDS = 13  # the fewest that pass every statistical test of the paper
 BLOCK_BYTES = 8  # bytes of trits from one counter
 KINDS = ("f", "i", "g", "o", "gate", "down")  # the position is the low part of a stream's number
-_SURPLUS = 128  # taken from the bytes that are no code: 243..255 become 115..127, symmetric about five zeros
-_ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
-_PARITY = 0x1BD11BDA
-_ROUNDS_PER_INJECTION = 4
+SURPLUS = 128  # taken from the bytes that are no code: 243..255 become 115..127, symmetric about five zeros
+ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
+PARITY = 0x1BD11BDA
+ROUNDS_PER_INJECTION = 4
 _CHUNK = 1 << 17  # bytes made at a time: what is between the rounds stays in the processor's cache
 
 Words = npt.NDArray[np.uint32]
@@ -31,15 +43,15 @@ def threefry(key: tuple[int, int], counter: tuple[Words, Words], *, rounds: int 
         counter: Two uint32 arrays that broadcast.
         rounds: Rotations; the key is injected after every fourth.
     """
-    keys = [np.uint32(word) for word in (*key, key[0] ^ key[1] ^ _PARITY)]
+    keys = [np.uint32(word) for word in (*key, key[0] ^ key[1] ^ PARITY)]
     low, high = np.broadcast_arrays(*counter)
     low, high = low + keys[0], high + keys[1]
     for index in range(rounds):
-        distance = np.uint32(_ROTATIONS[index % len(_ROTATIONS)])
+        distance = np.uint32(ROTATIONS[index % len(ROTATIONS)])
         low = low + high
         high = ((high << distance) | (high >> np.uint32(32 - int(distance)))) ^ low
-        if index % _ROUNDS_PER_INJECTION == _ROUNDS_PER_INJECTION - 1:
-            injection = index // _ROUNDS_PER_INJECTION + 1
+        if index % ROUNDS_PER_INJECTION == ROUNDS_PER_INJECTION - 1:
+            injection = index // ROUNDS_PER_INJECTION + 1
             low = low + keys[injection % 3]
             high = high + keys[(injection + 1) % 3] + np.uint32(injection)
     return low, high
@@ -70,7 +82,7 @@ def _code_bytes(seed: int, stream: int, rows: range, groups: int) -> npt.NDArray
     row = np.arange(rows.start, rows.stop, rows.step, dtype=np.uint32)[:, None]
     low, high = threefry((seed, stream), (block, row))
     codes = np.stack([low, high], axis=-1).astype("<u4").view(np.uint8).reshape(len(rows), -1)[:, :groups]
-    return np.where(codes < CODES, codes, codes - np.uint8(_SURPLUS))
+    return np.where(codes < CODES, codes, codes - np.uint8(SURPLUS))
 
 
 def fixed_beta(columns: int) -> float:
