@@ -49,8 +49,9 @@ def init_weight(weight: Tensor, std: float, generator: torch.Generator | None = 
 class _TernaryLinear(torch.autograd.Function):
     """y = (T q) * beta / s with straight-through gradients: dy/du = beta T, dy/dW = outer(., q / s).
 
-    What is kept is 8-bit. FusedBitLinear of flash-linear-attention computes the same, but keeps the normalised input
-    in bfloat16 or more, takes one norm for one projection only, and has no integer product.
+    What is kept is 8-bit. FusedBitLinear of flash-linear-attention has the same gradients, but keeps the input of its
+    norm and the scaled weights in the type of autocast, norms an input once for each projection that reads it, and has
+    no integer product.
     """
 
     @staticmethod
