@@ -12,6 +12,7 @@ from sterna_hw.axi import AXI4Lite, AXI4Read, AXI4Write
 from sterna_hw.counters import TokenCounters
 from sterna_hw.embedding_rows import EmbeddingRows
 from sterna_hw.epilogue import Epilogue
+from sterna_hw.generator import WeightGenerator
 from sterna_hw.interfaces import row_values
 from sterna_hw.lanes import TernaryLanes
 from sterna_hw.logits_writer import LogitsWriter
@@ -77,6 +78,11 @@ class Accelerator(wiring.Component):
         wiring.connect(m, sequencer.embed_job, embedding.job)
         wiring.connect(m, sequencer.lanes_words, lanes.words)
         wiring.connect(m, sequencer.lanes_job, lanes.job)
+        if config.generator:
+            m.submodules.generator = generator = ResetInserter(core_reset)(WeightGenerator(config=config))
+            wiring.connect(m, sequencer.generator_job, generator.job)
+            wiring.connect(m, generator.words, sequencer.generated_words)
+            m.d.comb += sequencer.generating.eq(generator.busy)
         wiring.connect(m, sequencer.rows_job, epilogue.job)
         wiring.connect(m, sequencer.vector_job, vector.job)
         wiring.connect(m, sequencer.load, parameter_memory.word_write)
@@ -90,6 +96,7 @@ class Accelerator(wiring.Component):
             sequencer.bad_trit.eq(lanes.bad_trit),
             sequencer.vector_stall.eq(vector.stall),
             sequencer.lanes_stall.eq(lanes.stall),
+            sequencer.lanes_full.eq(lanes.full),
             sequencer.writer_stall.eq(writer.values.valid & ~writer.values.ready),
         ]
 

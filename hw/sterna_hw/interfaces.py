@@ -68,10 +68,10 @@ def generator_job() -> data.StructLayout:
     return data.StructLayout(
         {
             "seed": 32,
-            "stream": 16,
-            "row": 16,
+            "stream": fields["eps_mantissa"].width,
+            "row": fields["scale_mantissa"].width,
             "rows": fields["count"].width,
-            "blocks": fields["blocks"].width,
+            "blocks": fields["generated"].width,
         }
     )
 

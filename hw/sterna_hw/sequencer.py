@@ -10,7 +10,16 @@ from sterna.spec import isa
 from sterna.spec.config import HardwareConfig
 from sterna.spec.isa import Opcode, RowOp
 from sterna.spec.registers import ErrorCause, Stall
-from sterna_hw.interfaces import MemoryWrite, lanes_job, row_job, segment, vector_job, word_shape, word_stream
+from sterna_hw.interfaces import (
+    MemoryWrite,
+    generator_job,
+    lanes_job,
+    row_job,
+    segment,
+    vector_job,
+    word_shape,
+    word_stream,
+)
 
 DRY_CYCLES = 4  # of an idle stream without a word, after which none is on its way; WeightStream takes 3 at most
 
@@ -50,7 +59,10 @@ class Sequencer(wiring.Component):
         segment: Out What the weight stream reads: the embedding row, then the program.
         load: Out Parameter memory, a word at a time.
         embed_words, embed_job: Out To ``EmbeddingRows``.
-        lanes_words, lanes_job: Out To ``TernaryLanes``.
+        lanes_words, lanes_job: Out To ``TernaryLanes``; ``lanes_full`` says that it takes words of a full block.
+        generator_job: Out To ``WeightGenerator``, if the build has one.
+        generated_words: In Its words, which the lanes take instead of the stream's while they take full blocks and
+            ``generating`` says that words of the job are left.
         rows_job: Out To ``Epilogue``; ``rows_done`` its end.
         vector_job: Out To ``VectorUnit``; ``vector_done`` its end.
         embedding: Out High while rows come from the embedding, not from the lanes.
@@ -76,6 +88,10 @@ class Sequencer(wiring.Component):
                 "embed_job": Out(stream.Signature(data.StructLayout({"count": 16}))),
                 "lanes_words": Out(word_stream(config)),
                 "lanes_job": Out(stream.Signature(lanes_job())),
+                "lanes_full": In(1),
+                "generator_job": Out(stream.Signature(generator_job())),
+                "generated_words": In(word_stream(config)),
+                "generating": In(1),
                 "rows_job": Out(stream.Signature(row_job())),
                 "rows_done": In(1),
                 "vector_job": Out(stream.Signature(vector_job())),
@@ -109,7 +125,6 @@ class Sequencer(wiring.Component):
         m.d.comb += descriptor.as_value().eq(collected)
         m.d.comb += [
             self.embed_words.payload.eq(self.words.payload),
-            self.lanes_words.payload.eq(self.words.payload),
             self.load.data.eq(self.words.payload),
         ]
         self._connect_jobs(m, descriptor, request)
@@ -119,6 +134,11 @@ class Sequencer(wiring.Component):
         reported = Signal(ErrorCause)  # by a unit, in this cycle
         beat_bits = config.beat_bytes.bit_length() - 1
         m.d.comb += self.stall.eq(Stall.FETCH)
+        generated = Signal()  # the lanes take their words from the generator
+        m.d.comb += [
+            generated.eq(self.generating & self.lanes_full),
+            self.lanes_words.payload.eq(Mux(generated, self.generated_words.payload.as_value(), self.words.payload)),
+        ]
         # The program is asked for beside all else: the stream takes it when it has asked for all of the row, which may
         # be only after words of the row have made room in the buffer.
         program_waits = Signal()
@@ -180,12 +200,18 @@ class Sequencer(wiring.Component):
                 with m.If(self.rows_done):
                     m.next = "FETCH"
             with m.State("MATMUL"):
-                m.d.comb += [
-                    waits_for_word.eq(self.lanes_words.ready),
-                    self.lanes_words.valid.eq(self.words.valid),
-                    self.words.ready.eq(self.lanes_words.ready),
-                    self.stall.eq(Mux(self.writer_stall, Stall.WRITER, self.lanes_stall)),
-                ]
+                m.d.comb += self.stall.eq(Mux(self.writer_stall, Stall.WRITER, self.lanes_stall))
+                with m.If(generated):
+                    m.d.comb += [
+                        self.lanes_words.valid.eq(self.generated_words.valid),
+                        self.generated_words.ready.eq(self.lanes_words.ready),
+                    ]
+                with m.Else():
+                    m.d.comb += [
+                        waits_for_word.eq(self.lanes_words.ready),
+                        self.lanes_words.valid.eq(self.words.valid),
+                        self.words.ready.eq(self.lanes_words.ready),
+                    ]
                 with m.If(self.rows_done):
                     m.next = "FETCH"
             with m.State("VECTOR"):
@@ -214,12 +240,13 @@ class Sequencer(wiring.Component):
     def _decode(self, m: Module, descriptor: data.View) -> None:
         """DECODE: start the unit of the opcode, unless the descriptor is illegal (``isa.is_legal``)."""
         opcode = descriptor.opcode
+        most = descriptor.blocks if self._config.generator else 0
         has_rows = (opcode == Opcode.MATMUL) | (opcode == Opcode.EMBED)
         with m.If((descriptor.count == 0) & (opcode != Opcode.END)):
             self._fail(m, ErrorCause.BAD_OPCODE)
         with m.Elif(has_rows & (descriptor.row_op >= len(RowOp))):
             self._fail(m, ErrorCause.BAD_OPCODE)
-        with m.Elif((opcode == Opcode.MATMUL) & (descriptor.blocks == 0)):
+        with m.Elif((opcode == Opcode.MATMUL) & ((descriptor.blocks == 0) | (descriptor.generated > most))):
             self._fail(m, ErrorCause.BAD_OPCODE)
         with m.Else():
             self._start(m, descriptor)
@@ -236,6 +263,7 @@ class Sequencer(wiring.Component):
                 m.next = "VECTOR"
             with m.Case(Opcode.MATMUL):
                 m.d.sync += [self.lanes_job.valid.eq(1), self.rows_job.valid.eq(1)]
+                m.d.sync += self.generator_job.valid.eq(descriptor.generated != 0)
                 m.d.comb += self.scores_start.eq(descriptor.first & (descriptor.row_op == RowOp.LOGIT))
                 m.next = "MATMUL"
             with m.Case(Opcode.END):
@@ -245,7 +273,7 @@ class Sequencer(wiring.Component):
 
     def _connect_jobs(self, m: Module, descriptor: data.View, request: data.View) -> None:
         """Jobs are the descriptor's fields; ``valid`` is set by DECODE and falls when the unit takes the job."""
-        for job in (self.embed_job, self.rows_job, self.lanes_job, self.vector_job):
+        for job in (self.embed_job, self.rows_job, self.lanes_job, self.generator_job, self.vector_job):
             with m.If(job.valid & job.ready):
                 m.d.sync += job.valid.eq(0)
         m.d.comb += [
@@ -253,6 +281,11 @@ class Sequencer(wiring.Component):
             self.lanes_job.payload.rows.eq(descriptor.count),
             self.lanes_job.payload.blocks.eq(descriptor.blocks),
             self.lanes_job.payload.tails.eq(descriptor.tails),
+            self.generator_job.payload.seed.eq(descriptor.eps_const),
+            self.generator_job.payload.stream.eq(descriptor.eps_mantissa),
+            self.generator_job.payload.row.eq(descriptor.scale_mantissa),
+            self.generator_job.payload.rows.eq(descriptor.count),
+            self.generator_job.payload.blocks.eq(descriptor.generated),
             self.rows_job.payload.row_op.eq(descriptor.row_op),
             self.rows_job.payload.fresh.eq(request.fresh),
             self.vector_job.payload.quantise.eq(descriptor.opcode == Opcode.QUANT),

@@ -17,10 +17,13 @@ from sterna.golden.model import GoldenModel, Trace
 from sterna.model.integer import IntegerModel
 from sterna.model.store import Model
 from sterna.spec.config import HardwareConfig
+from sterna.spec.numerics import IntArray
 from sterna.spec.registers import Stall
 from sterna_sim.compile import Progress
 from sterna_sim.memory import Memory
 from sterna_sim.transport import VerilatorTransport
+
+RESIDUALS = ("embedding", "residual")  # ends of the names of what is the residual
 
 
 class Mismatch(SternaError):
@@ -89,7 +92,7 @@ class CoSimulation:
         trace = Trace()
         logits = self._golden.step([token], trace=trace)[0]
         found = self._transport.take_trace()
-        compare_trace(trace, found)
+        compare_trace(trace, found, residual_order=self.image.residual_order)
         if step.sampled != int(np.argmax(logits)):
             raise Mismatch(f"the RTL sampled token {step.sampled}, the golden model {int(np.argmax(logits))}")
         if step.counters["saturations"] != trace.saturations:
@@ -111,8 +114,8 @@ class CoSimulation:
             yield checked, True
 
 
-def compare_trace(golden: Trace, found: npt.NDArray[np.int32]) -> None:
-    """Compare the row results of one token.
+def compare_trace(golden: Trace, found: npt.NDArray[np.int32], *, residual_order: IntArray | None = None) -> None:
+    """Compare the row results of one token; ``residual_order`` is the image's.
 
     Raises:
         Mismatch: names the result (layer and step), the row, and both values.
@@ -120,6 +123,8 @@ def compare_trace(golden: Trace, found: npt.NDArray[np.int32]) -> None:
     start = 0
     for name, values in golden.results:
         expected = values[0]
+        if residual_order is not None and name.endswith(RESIDUALS):
+            expected = expected[residual_order]
         part = found[start : start + len(expected)]
         if len(part) < len(expected):
             raise Mismatch(f"{name}: the RTL made {len(part)} of {len(expected)} row results")

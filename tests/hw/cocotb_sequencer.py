@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 from collections import deque
@@ -16,21 +17,29 @@ from sterna.spec import isa
 from sterna.spec.config import preset
 from sterna.spec.isa import Opcode, RowOp
 from sterna.spec.registers import ErrorCause, Stall
-from sterna_hw.interfaces import lanes_job, row_job, segment, vector_job
+from sterna_hw.interfaces import generator_job, lanes_job, row_job, segment, vector_job
 from sterna_hw.sequencer import token_request
 
 CONFIG = preset(os.environ["STERNA_CONFIG"])
 WORD, PER_WORD = CONFIG.word_bytes, CONFIG.params_per_word
-LAYOUTS = {"lanes": lanes_job(), "rows": row_job(), "vector": vector_job()}
+LAYOUTS = {"lanes": lanes_job(), "generator": generator_job(), "rows": row_job(), "vector": vector_job()}
+GENERATOR = ("eps_const", "eps_mantissa", "scale_mantissa", "count", "generated")  # fields of its job, in order
 REPORTS = {ErrorCause.BUS_READ: "stream_error", ErrorCause.BUS_WRITE: "writer_error", ErrorCause.BAD_TRIT: "bad_trit"}
 
 
 @dataclass
 class Step:
-    """A descriptor with its payload words."""
+    """A descriptor with its payload words, and those that the generator makes after the first ``tails`` of them."""
 
     fields: dict[str, int]
     payload: list[int] = field(default_factory=list)
+    tails: int = 0
+    made: list[int] = field(default_factory=list)
+
+    @property
+    def eaten(self) -> list[int]:
+        """What its unit takes."""
+        return self.payload[: self.tails] + self.made + self.payload[self.tails :]
 
     def words(self) -> list[int]:
         raw = isa.encode(**self.fields)
@@ -53,7 +62,12 @@ def random_step(rng: random.Random, opcode: Opcode) -> Step:
         Opcode.EMBED: -(-fields["count"] // PER_WORD),
         Opcode.MATMUL: rng.randint(1, 20),  # the bench's lanes take any number
     }.get(opcode, 0)
-    return Step(fields, [rng.getrandbits(8 * WORD) for _ in range(count)])
+    payload = [rng.getrandbits(8 * WORD) for _ in range(count)]
+    if opcode is not Opcode.MATMUL:
+        return Step(fields, payload)
+    fields["generated"] = rng.choice([0, rng.randint(1, fields["blocks"])]) if CONFIG.generator else 0
+    made = [rng.getrandbits(8 * WORD) for _ in range(rng.randint(1, 20))] if fields["generated"] else []
+    return Step(fields, payload, rng.randint(0, count), made)
 
 
 def random_program(rng: random.Random) -> list[Step]:
@@ -83,7 +97,8 @@ class Bench:
         inputs = ("rows_done", "vector_done", "writer_idle", *REPORTS.values())
         inputs += ("segment__ready", "lanes_words__ready", "embed_words__ready")
         inputs += ("vector_stall", "lanes_stall", "writer_stall")
-        inputs += tuple(f"{job}_job__ready" for job in ("embed", "lanes", "rows", "vector"))
+        inputs += ("generating", "lanes_full", "generated_words__valid")
+        inputs += tuple(f"{job}_job__ready" for job in ("embed", "lanes", "generator", "rows", "vector"))
         for signal in inputs:
             getattr(dut, signal).value = 0
         dut.stream_idle.value = dut.writer_idle.value = 1
@@ -94,15 +109,27 @@ class Bench:
 
     async def _run(self) -> None:
         dut, edge = self.dut, RisingEdge(self.dut.clk)
-        jobs = ("embed", "lanes", "rows", "vector")
+        jobs = ("embed", "lanes", "generator", "rows", "vector")
+        step, made = END, 0  # of the unit that eats; words that the generator has made for it
         taken: set[str] = set()
+        offered = False  # the generator offers a word
         left, wait = 0, -1  # words of the running job; cycles until its end
         while True:
             for job in jobs:
                 getattr(dut, f"{job}_job__ready").value = self.luck()
             dut.segment__ready.value = self.luck()
+            generating = {"lanes", "generator"} <= taken and made < len(step.made)
+            full = len(step.eaten) - left >= step.tails if "lanes" in taken else self.luck()
+            offered = generating and (offered or self.luck())
+            dut.generating.value, dut.lanes_full.value = int(generating), int(full)
+            dut.generated_words__valid.value = int(offered)
+            if generating:
+                dut.generated_words__payload.value = step.made[made]
+            waiting = bool(step.made) and "generator" not in taken  # the lanes build tables in that time
             for unit in ("lanes", "embed"):
-                getattr(dut, f"{unit}_words__ready").value = int(unit in taken and left > 0 and self.luck())
+                getattr(dut, f"{unit}_words__ready").value = int(
+                    unit in taken and not waiting and left > 0 and self.luck()
+                )
             dut.rows_done.value = int(wait == 0 and "rows" in taken)
             dut.vector_done.value = int(wait == 0 and "vector" in taken)
             running = set(taken)
@@ -116,7 +143,7 @@ class Bench:
             self.check_stall(running)
             if int(dut.rst.value):
                 taken.clear()
-                left, wait = 0, -1
+                step, left, wait = END, 0, -1
                 continue
             if int(dut.segment__valid.value) and int(dut.segment__ready.value):
                 self.events.append(("segment", int(dut.segment__payload.value)))
@@ -127,17 +154,19 @@ class Bench:
             for job in jobs:
                 if int(getattr(dut, f"{job}_job__valid").value) and int(getattr(dut, f"{job}_job__ready").value):
                     self.events.append(("job", job, int(getattr(dut, f"{job}_job__payload").value)))
-                    assert not taken - {"rows"} or job == "rows", "two jobs at once"
+                    assert job in ("rows", "generator") or not taken - {"rows", "generator"}, "two jobs at once"
                     taken.add(job)
                     if job in ("lanes", "embed"):
-                        left = len(self.eaters.popleft().payload)
+                        step, made = self.eaters.popleft(), 0
+                        left = len(step.eaten)
                     if job == "vector":
                         wait = self.rng.randint(0, 9)
             for unit in ("lanes", "embed"):
                 if int(getattr(dut, f"{unit}_words__valid").value) and int(getattr(dut, f"{unit}_words__ready").value):
-                    self.events.append(("word", unit, int(dut.words__payload.value)))
-                    assert int(getattr(dut, f"{unit}_words__payload").value) == int(dut.words__payload.value)
+                    self.events.append(("word", unit, int(getattr(dut, f"{unit}_words__payload").value)))
                     left -= 1
+            if offered and int(dut.generated_words__ready.value):
+                made, offered = made + 1, False
             if taken & {"lanes", "embed"}:
                 assert int(dut.embedding.value) == ("embed" in taken)
                 if "rows" in taken and left == 0 and wait < 0:
@@ -241,7 +270,10 @@ def outcome(step: Step, fresh: int) -> list[tuple[Any, ...]]:
         case Opcode.MATMUL:
             scores = [("scores",)] if f["first"] and f["row_op"] == RowOp.LOGIT else []
             lanes = job("lanes", rows=f["count"], blocks=f["blocks"], tails=f["tails"])
-            return [*scores, lanes, rows, *(("word", "lanes", word) for word in step.payload)]
+            made = dict(zip(("seed", "stream", "row", "rows", "blocks"), (f[name] for name in GENERATOR), strict=True))
+            made["seed"] &= (1 << 32) - 1
+            jobs = [lanes, job("generator", **made), rows] if f["generated"] else [lanes, rows]
+            return [*scores, *jobs, *(("word", "lanes", word) for word in step.eaten)]
         case Opcode.SUMSQ | Opcode.QUANT:
             same = [name for name in vector_job().members if name != "quantise"]
             return [job("vector", quantise=opcode is Opcode.QUANT, **{name: f[name] for name in same})]
@@ -249,14 +281,15 @@ def outcome(step: Step, fresh: int) -> list[tuple[Any, ...]]:
 
 
 def split(events: list[tuple[Any, ...]]) -> tuple[list[tuple[Any, ...]], ...]:
-    """The segments, the epilogue's jobs, and the rest, which come in an order each.
+    """The segments, the jobs of epilogue and generator, and the rest, which come in an order each.
 
     The program may be asked for late, when words of the row have left the stream; the epilogue takes its job any time
-    before its unit's last word or after it.
+    before its unit's last word or after it, the generator before its first.
     """
     segments = [event for event in events if event[0] == "segment"]
     rows = [event for event in events if event[:2] == ("job", "rows")]
-    return segments, rows, [event for event in events if event not in segments + rows]
+    made = [event for event in events if event[:2] == ("job", "generator")]
+    return segments, rows, made, [event for event in events if event not in segments + rows + made]
 
 
 def values_of(rng: random.Random) -> dict[str, int]:
@@ -309,9 +342,13 @@ async def illegal_descriptors(dut: Any) -> None:
         cases.append(random_step(bench.rng, opcode).fields | {"count": 0})
     for opcode in (Opcode.MATMUL, Opcode.EMBED):
         cases += [random_step(bench.rng, opcode).fields | {"row_op": row_op} for row_op in (8, 15)]
-    cases.append(random_step(bench.rng, Opcode.MATMUL).fields | {"blocks": 0})
+    fields = random_step(bench.rng, Opcode.MATMUL).fields
+    fields["blocks"] = min(fields["blocks"], (1 << 12) - 2)
+    cases.append(fields | {"blocks": 0})
+    most = fields["blocks"] if CONFIG.generator else 0
+    cases.append(fields | {"generated": most + 1})
     for fields in cases:
-        assert not isa.is_legal(isa.decode(isa.encode(**fields)))
+        assert not isa.is_legal(isa.decode(isa.encode(**fields)), generator=CONFIG.generator)
         dut.stream_idle.value = 0  # words are on their way
         await fails(bench, ErrorCause.BAD_OPCODE, [Step(fields)])
         assert not [event for event in bench.events if event[0] == "job" and event[1] != "vector"]
@@ -393,7 +430,7 @@ async def programs_without_an_end(dut: Any) -> None:
     for opcode in (Opcode.LOAD, Opcode.EMBED, Opcode.MATMUL, Opcode.SUMSQ):
         step = random_step(bench.rng, opcode)
         dut.stream_idle.value = 0
-        await bench.offer([Step(step.fields, step.payload[:-1])])
+        await bench.offer([dataclasses.replace(step, payload=step.payload[:-1])])
         if opcode in (Opcode.EMBED, Opcode.MATMUL):
             bench.eaters = deque([step])  # the unit wants the word that is missing
         for _ in range(100):

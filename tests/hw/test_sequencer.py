@@ -10,7 +10,7 @@ from sterna_hw.counters import TokenCounters
 from sterna_hw.sequencer import Sequencer
 
 
-@pytest.mark.parametrize("config", ["sim-tiny", "sim-small"])  # four words a descriptor, and one
+@pytest.mark.parametrize("config", ["sim-tiny", "sim-small", "ecpix5"])  # four words a descriptor, one; no generator
 def test_sequencer(config: str) -> None:
     run_bench(Sequencer(config=preset(config)), "cocotb_sequencer", parameters={"STERNA_CONFIG": config})
 

@@ -31,7 +31,7 @@ RESERVOIR = {"seed": 4, "shared": False, "fixed": {"f": [0, 1], "o": [1], "down"
 @pytest.fixture(scope="module", params=[None, RESERVOIR], ids=["ordinary", "reservoir"])
 def path(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("engines")
-    sizes = {"hidden": 33, "layers": 2, "inner": 47, "vocab": VOCAB}
+    sizes = {"hidden": 45, "layers": 2, "inner": 47, "vocab": VOCAB}
     source = write_checkpoint(folder / "source", **sizes, seed=9, tokenizer=False, reservoir=request.param)
     import_checkpoint(source, folder / "model")
     return folder / "model"

@@ -48,6 +48,13 @@ def models(tmp_path_factory):
     for name, sizes in {
         "small": {"hidden": 130, "layers": 3, "inner": 259, "vocab": 211},
         "large": {"hidden": 256, "layers": 2, "inner": 600, "vocab": 1000},
+        "reservoir": {
+            "hidden": 130,
+            "layers": 3,
+            "inner": 259,
+            "vocab": 211,
+            "reservoir": {"seed": 2, "fixed": {"f": [0, 1], "i": [2], "gate": [0]}, "mixer_only": [1]},
+        },
     }.items():
         path = tmp_path_factory.mktemp(name)
         import_checkpoint(write_checkpoint(path / "source", seed=7, **sizes), path / "model")
@@ -63,6 +70,8 @@ def models(tmp_path_factory):
         (WIDE, "small", MemoryModel()),  # two bursts in flight do not cover the latency
         (WIDE, "small", MemoryModel(latency=2)),
         (SERIAL, "small", MemoryModel(latency=10)),  # vector passes
+        (TINY, "reservoir", MemoryModel()),  # words from the generator
+        (TINY, "reservoir", THIRD),
         (TALL, "large", MemoryModel()),
         (BROAD, "large", MemoryModel()),
         (BROAD, "large", THIRD),
@@ -89,25 +98,26 @@ def error(model, config, memory):
 
 
 @pytest.mark.parametrize("config", [TINY, WIDE, TALL, SMALL], ids=lambda config: config.name)
-def test_steps_are_those_of_the_compiler(models, config):
-    model = models["small"]
+@pytest.mark.parametrize("name", ["small", "reservoir"])
+def test_steps_are_those_of_the_compiler(models, config, name):
+    model = models[name]
     image = compile_model(model, config)
     streams = dict(image.segments)
     row = streams[image.embed_address]
-    found = [(Opcode.EMBED, decode(row[:32])["count"], None, None)]
+    found = [(Opcode.EMBED, decode(row[:32])["count"], None, None, 0)]
     program, position, size = streams[image.program_address], 0, config.word_bytes
     while position < len(program):
         d = decode(program[position : position + 32])
         opcode, cut, words = Opcode(d["opcode"]), None, 0
         if opcode is Opcode.MATMUL:
             cut = ColumnBlocks(d["blocks"], d["tails"])
-            words = cut.words(d["count"])
+            words = ColumnBlocks(d["blocks"] - d["generated"], d["tails"]).words(d["count"])
         elif opcode is Opcode.LOAD:
             words = d["count"]
         matmul = opcode is Opcode.MATMUL
-        found.append((opcode, d["count"] or 1, cut, d["row_op"] if matmul else None))
+        found.append((opcode, d["count"] or 1, cut, d["row_op"] if matmul else None, d["generated"]))
         position += (config.descriptor_words + words) * size
-    assert [(s.opcode, s.count, s.cut, s.row_op) for s in token(model.geometry, config)] == found
+    assert [(s.opcode, s.count, s.cut, s.row_op, s.generated) for s in token(model.geometry, config)] == found
 
 
 @pytest.mark.parametrize("config", [*PRESETS.values(), WIDE, SERIAL, TALL, BROAD], ids=lambda config: config.name)

@@ -39,6 +39,7 @@ WIDE = HardwareConfig(
     prefetch_words=64,
     burst_beats=16,
     outstanding=2,
+    generator=True,
 )
 GEOMETRIES = {
     "odd": {"hidden": 45, "layers": 2, "inner": 77, "vocab": 97},
@@ -50,6 +51,18 @@ GEOMETRIES = {
         "inner": 61,
         "vocab": 83,
         "reservoir": {"seed": 6, "shared": True, "fixed": {"f": [0, 1], "i": [2], "gate": [0]}, "mixer_only": [1, 2]},
+    },
+    "generated": {
+        "hidden": 130,
+        "layers": 3,
+        "inner": 159,
+        "vocab": 83,
+        "reservoir": {
+            "seed": (1 << 32) - 3,
+            "shared": False,
+            "fixed": {"f": [0, 1], "i": [2], "g": [1], "gate": [0, 2], "o": [2], "down": [0]},
+            "mixer_only": [1],
+        },
     },
 }
 
@@ -76,6 +89,18 @@ def test_tokens_are_bit_exact(models, config, geometry):
             assert checked.integers == sizes.hidden + layers + sizes.vocab
 
 
+def test_a_build_without_a_generator_reads_all_trits(models):
+    """The same integers either way: they are the golden model's. What the generator makes is not read."""
+    beats = {}
+    for generator in (False, True):
+        with CoSimulation(models["generated"], dataclasses.replace(TINY, generator=generator)) as cosim:
+            beats[generator] = [cosim.step(token).beats for token in (3, 82)]
+            made = cosim.image.generated_bytes // TINY.beat_bytes
+            assert bool(made) == generator
+    assert beats[True] == [count - made for count in beats[False]]
+
+
+@pytest.mark.parametrize("model", ["tails", "generated"])
 @pytest.mark.parametrize(
     "memory",
     [
@@ -86,9 +111,9 @@ def test_tokens_are_bit_exact(models, config, geometry):
     ],
     ids=["short-latency", "long-latency", "stalls", "slow-with-refresh"],
 )
-def test_memory_timing_changes_cycles_only(models, memory):
-    with CoSimulation(models["tails"], TINY, memory=memory) as cosim:
-        for token in (1, 210, 5):
+def test_memory_timing_changes_cycles_only(models, memory, model):
+    with CoSimulation(models[model], TINY, memory=memory) as cosim:
+        for token in (1, 82, 5):
             cosim.step(token)
 
 
@@ -238,9 +263,10 @@ def test_token_outside_the_vocabulary_is_reported_by_the_hardware_too(models):
     broken.engine.close()
 
 
+@pytest.mark.parametrize("model", ["odd", "generated"])
 @pytest.mark.parametrize("cycles", [40, 700, 5000, 12000])
-def test_reset_in_the_middle_of_a_token(models, cycles):
-    broken = Broken(models["odd"])
+def test_reset_in_the_middle_of_a_token(models, cycles, model):
+    broken = Broken(models[model])
     transport = broken.transport
     transport.write_register("TOKEN", 2)
     transport.write_register("CONTROL", Control.START | Control.FRESH | Control.LOGITS)

@@ -8,7 +8,7 @@ from checkpoints import write_checkpoint
 
 from sterna.compiler.account import account
 from sterna.compiler.image import compile_model
-from sterna.compiler.layout import ColumnBlocks, tile_words
+from sterna.compiler.layout import ColumnBlocks, generated_order, tile_words
 from sterna.compiler.program import ProgramWriter
 from sterna.emulator.interpreter import Interpreter, ProgramError
 from sterna.errors import SternaError
@@ -18,8 +18,11 @@ from sterna.model.integer import IntegerModel
 from sterna.model.store import Model
 from sterna.spec import isa
 from sterna.spec.config import PRESETS, HardwareConfig, preset
+from sterna.spec.generator import fixed_rows
+from sterna.spec.packing import unpack
 from sterna.spec.registers import ErrorCause
 
+RESIDUALS = ("embedding", "residual")  # ends of the names of traced residuals
 ODD = HardwareConfig(
     name="odd",
     beat_bytes=4,
@@ -39,6 +42,8 @@ GEOMETRIES = [
     {"hidden": 7, "layers": 1, "inner": 13, "vocab": 11},
     {"hidden": 130, "layers": 3, "inner": 259, "vocab": 211},
 ]
+FIXED = {"f": [0, 1], "i": [2], "g": [1], "gate": [0], "o": [2], "down": [0]}
+RESERVOIR = {"seed": (1 << 32) - 3, "shared": False, "fixed": FIXED, "mixer_only": [1]}
 
 
 def stored(tmp_path, **geometry) -> Model:
@@ -50,6 +55,11 @@ def stream(image, config, token):
     (_, program), (_, embedding) = image.segments
     row = image.embed_beats * config.beat_bytes
     return np.frombuffer(embedding[token * row : (token + 1) * row] + program, np.uint8)
+
+
+def in_order(trace, order):
+    """The row results of a golden trace as an image with this order of the residual gives them."""
+    return np.concatenate([v[0][order] if name.endswith(RESIDUALS) else v[0] for name, v in trace.results])
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda g: "-".join(map(str, g.values())))
@@ -66,6 +76,67 @@ def test_program_gives_the_golden_integers(tmp_path, geometry, config):
         assert np.array_equal(np.concatenate(result.trace), expected)
         assert np.array_equal(result.logits, logits[0])
         assert result.saturations == trace.saturations
+
+
+@pytest.fixture(scope="module")
+def reservoir(tmp_path_factory):
+    return stored(tmp_path_factory.mktemp("reservoir"), **GEOMETRIES[2], reservoir=RESERVOIR)
+
+
+@pytest.mark.parametrize(
+    "config", [preset("sim-tiny"), dataclasses.replace(ODD, generator=True, max_rows_per_word=1)], ids=lambda c: c.name
+)
+def test_generated_trits_leave_memory_and_change_no_integer(reservoir, config):
+    """With tail blocks that are stored, and with a last full block that is; several tiles; every kind of projection."""
+    model = reservoir
+    image = compile_model(model, config)
+    whole = compile_model(model, dataclasses.replace(config, generator=False))
+    rows = 2 * 130 + 130 + 130 + 2 * 259  # of f, i, g and gate
+    assert image.generated_bytes == rows * (130 // config.lanes) * config.word_bytes
+    assert whole.generated_bytes == 0 and whole.residual_order is None
+    assert (whole.program_beats - image.program_beats) * config.beat_bytes == image.generated_bytes
+    found = account(image, config)
+    assert found.total == (image.program_beats + image.embed_beats) * config.beat_bytes
+    assert found.trits + found.generated == image.weight_bytes
+    assert found.padding == account(whole, config).padding
+    golden, interpreter = GoldenModel(model), Interpreter(config)
+    for index, token in enumerate((3, 210, 0)):
+        trace = Trace()
+        logits = golden.step([token], trace=trace)
+        result = interpreter.run(stream(image, config, token), fresh=index == 0)
+        assert np.array_equal(np.concatenate(result.trace), in_order(trace, image.residual_order))
+        assert np.array_equal(result.logits, logits[0])
+        assert result.saturations == trace.saturations
+
+
+@pytest.mark.parametrize("hidden", [40, 130])
+def test_what_has_no_fixed_trits_that_read_the_residual_is_compiled_as_ever(tmp_path, hidden):
+    fixed = {"o": [0], "down": [0]} if hidden == 130 else {"f": [0]}  # the other is no block of the build wide
+    model = stored(tmp_path, hidden=hidden, layers=1, inner=47, vocab=11, reservoir={"seed": 1, "fixed": fixed})
+    config = preset("sim-small")
+    image, whole = (compile_model(model, dataclasses.replace(config, generator=g)) for g in (True, False))
+    assert image.residual_order is None and image == whole
+
+
+@pytest.mark.parametrize("generated", [0, 1, 2])
+def test_left_out_words_are_what_the_generator_makes(generated):
+    columns, rows = 187, range(7, 20)
+    order = generated_order(columns, ODD)
+    assert sorted(order) == list(range(columns))
+    packed = fixed_rows(5, 9, rows, columns)
+    words = tile_words(unpack(packed, columns)[:, order], ODD)
+    kept = tile_words(unpack(packed, columns)[:, order], ODD, generated=generated)
+    made = packed[:, : ODD.word_bytes * generated].reshape(len(rows), generated, ODD.word_bytes)
+    made = made.transpose(1, 0, 2).reshape(-1, ODD.word_bytes)
+    tails = len(words) - len(rows) * ColumnBlocks.of(columns, ODD).blocks
+    assert np.array_equal(words[tails : tails + len(made)], made)
+    assert np.array_equal(np.concatenate([words[:tails], words[tails + len(made) :]]), kept)
+
+
+def test_generated_blocks_are_legal_where_there_is_a_generator_and_no_more_than_the_blocks():
+    matmul = isa.decode(isa.encode(opcode=isa.Opcode.MATMUL, count=1, blocks=2, generated=2))
+    assert isa.is_legal(matmul, generator=True) and not isa.is_legal(matmul, generator=False)
+    assert not isa.is_legal(matmul | {"generated": 3}, generator=True)
 
 
 @pytest.mark.parametrize("config", [*PRESETS.values(), ODD], ids=lambda c: c.name)
@@ -92,7 +163,9 @@ def test_every_column_reaches_its_place():
         trits = np.zeros((rows, columns), np.int8)
         trits[1, column] = -1
         data = tile_words(trits, config)
-        sums = interpreter._matmul({"count": rows, "blocks": cut.blocks, "tails": cut.tails}, _words(data))
+        sums = interpreter._matmul(
+            {"count": rows, "blocks": cut.blocks, "tails": cut.tails, "generated": 0}, _words(data)
+        )
         assert sums.tolist() == [0, -(column + 1), 0]
 
 

@@ -49,6 +49,7 @@ class TernaryLanes(wiring.Component):
         bad_trit: a word of a job held a byte that is no trit code; rises two cycles after the word's transfer
             and stays until reset.
         done: high for one cycle, the one after the transfer of the last row; ``job.ready`` is high again in that cycle.
+        full: the words that are taken are those of a full block, not of a tail block.
         stall: what the lanes are doing: TABLES from the offer of a job until its first word may come and wherever words
             wait for tables, LANES while they may come, DRAIN after the last word.
 
@@ -73,6 +74,7 @@ class TernaryLanes(wiring.Component):
                 "rows": Out(stream.Signature(row_sum(config))),
                 "bad_trit": Out(1),
                 "done": Out(1),
+                "full": Out(1),
                 "stall": Out(Stall),
             }
         )
@@ -97,6 +99,7 @@ class TernaryLanes(wiring.Component):
             builder.job.payload.eq(self.job.payload),
             builder.blocks.ready.eq(take),
             word_taken.eq(self.words.valid & self.words.ready),
+            self.full.eq(block.rank == 0),
         ]
         m.d.sync += self.done.eq(0)
         m.d.comb += self.stall.eq(Stall.DRAIN)

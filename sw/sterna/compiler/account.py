@@ -12,16 +12,17 @@ from sterna.spec.isa import Opcode, decode
 
 @dataclass(frozen=True)
 class StreamAccount:
-    """Bytes that a token reads, by purpose.
+    """Bytes that a token reads, by purpose, and those that it need not read.
 
     ``bound`` is the roofline efficiency of an accelerator that never lets the memory wait: weights over all bytes.
     """
 
-    trits: int  # five a byte, unpadded
+    trits: int  # five a byte, unpadded; without those that the generator makes
     padding: int  # columns and rows that fill words
     parameters: int  # norm weights and lower bounds
     descriptors: int
     embedding: int  # one row of the table with its descriptor
+    generated: int = 0  # bytes of trits that are made on the way instead of read
 
     @property
     def total(self) -> int:
@@ -46,14 +47,16 @@ def account(image: MemoryImage, config: HardwareConfig) -> StreamAccount:
             payload = d["count"]
             words["parameters"] += payload
         elif d["opcode"] == Opcode.MATMUL:
-            payload = ColumnBlocks(d["blocks"], d["tails"]).words(d["count"])
+            payload = ColumnBlocks(d["blocks"] - d["generated"], d["tails"]).words(d["count"])
             words["trits"] += payload
         words["descriptors"] += config.descriptor_words
         position += (config.descriptor_words + payload) * size
+    read = image.weight_bytes - image.generated_bytes
     return StreamAccount(
-        trits=image.weight_bytes,
-        padding=words["trits"] * size - image.weight_bytes,
+        trits=read,
+        padding=words["trits"] * size - read,
         parameters=words["parameters"] * size,
         descriptors=words["descriptors"] * size,
         embedding=image.embed_beats * config.beat_bytes,
+        generated=image.generated_bytes,
     )

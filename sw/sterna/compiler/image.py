@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sterna.compiler.program import ProgramWriter
 from sterna.errors import SternaError
@@ -11,6 +11,7 @@ from sterna.model.integer import IntegerModel
 from sterna.model.store import Model
 from sterna.spec import numerics
 from sterna.spec.config import HardwareConfig
+from sterna.spec.numerics import IntArray
 
 SEGMENT_ALIGNMENT = 4096
 
@@ -27,7 +28,9 @@ class MemoryImage:
     logits_address: int
     vocabulary: int
     weight_bytes: int  # trits of one token at five a byte, unpadded
+    generated_bytes: int  # those of them that the generator makes and no memory holds
     size: int
+    residual_order: IntArray | None = field(compare=False)  # which element of the residual stands where; None: as ever
 
 
 def compile_model(
@@ -68,7 +71,9 @@ def compile_model(
         logits_address=logits_address,
         vocabulary=vocabulary,
         weight_bytes=integers.weight_bytes,
+        generated_bytes=writer.generated_bytes,
         size=size,
+        residual_order=writer.order,
     )
 
 

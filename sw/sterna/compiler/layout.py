@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sterna.spec.config import HardwareConfig
+from sterna.spec.numerics import IntArray
 from sterna.spec.packing import TRITS_PER_BYTE, ZERO_CODE, pack
 
 
@@ -43,12 +44,25 @@ class ColumnBlocks:
         return self.blocks * rows + sum(-(-rows // shared) for shared in self.rows_per_word())
 
 
-def tile_words(trits: npt.NDArray[np.int8], config: HardwareConfig) -> npt.NDArray[np.uint8]:
+def generated_order(columns: int, config: HardwareConfig) -> IntArray:
+    """Which column stands at each position for full blocks to be what the generator makes, int64 [columns].
+
+    Byte g of a word holds positions g, L + g, … of its block, but five columns in a row of a generated matrix.
+    """
+    order = np.arange(columns)
+    whole = columns - columns % config.lanes
+    groups = order[:whole].reshape(-1, config.word_bytes, TRITS_PER_BYTE)
+    order[:whole] = groups.transpose(0, 2, 1).reshape(-1)
+    return order
+
+
+def tile_words(trits: npt.NDArray[np.int8], config: HardwareConfig, *, generated: int = 0) -> npt.NDArray[np.uint8]:
     """The words of one tile in stream order.
 
     Args:
         trits: int8 [rows, columns], rows at most ``tile_rows``.
         config: The build that will read them.
+        generated: Full blocks, from the first on, whose words are left out.
 
     Returns:
         uint8 [words, word_bytes].
@@ -65,8 +79,8 @@ def tile_words(trits: npt.NDArray[np.int8], config: HardwareConfig) -> npt.NDArr
         segment = np.pad(segment, [(0, -rows % shared), (0, 0)], constant_values=ZERO_CODE)
         parts.append(segment.reshape(-1, config.word_bytes))
         base += width
-    parts += [_bytes(padded[:, b * config.lanes : (b + 1) * config.lanes]) for b in range(cut.blocks)]
-    return np.concatenate(parts)
+    parts += [_bytes(padded[:, b * config.lanes : (b + 1) * config.lanes]) for b in range(generated, cut.blocks)]
+    return np.concatenate(parts) if parts else np.zeros((0, config.word_bytes), np.uint8)
 
 
 def _bytes(segment: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-from sterna.compiler.layout import ColumnBlocks, tile_words
+from sterna.compiler.layout import ColumnBlocks, generated_order, tile_words
 from sterna.errors import SternaError
 from sterna.model.geometry import Geometry
 from sterna.model.integer import IntegerGLU, IntegerLayer, IntegerModel, IntegerProjection, NormVector
@@ -15,6 +17,10 @@ from sterna.spec.config import HardwareConfig
 from sterna.spec.isa import Opcode, RowOp, encode
 from sterna.spec.numerics import MAX_SHIFT, IntArray
 from sterna.spec.packing import unpack
+
+T = TypeVar("T", bound=np.generic)
+
+GENERATED_KINDS = ("f", "i", "g", "gate")  # what reads the residual; fixed trits of the others are stored
 
 
 def _round_up(value: int, multiple: int) -> int:
@@ -59,12 +65,26 @@ class Placement:
         return placement
 
 
+def generated_blocks(geometry: Geometry, config: HardwareConfig) -> int:
+    """Full column blocks that the build generates of each fixed projection whose input is the residual."""
+    fixed = (geometry.stream(kind, layer) for kind in GENERATED_KINDS for layer in range(geometry.layers))
+    return geometry.hidden // config.lanes if config.generator and any(s is not None for s in fixed) else 0
+
+
 class ProgramWriter:
-    """Turns an :class:`IntegerModel` into the bytes of the program, descriptor by descriptor."""
+    """Turns an :class:`IntegerModel` into the bytes of the program, descriptor by descriptor.
+
+    Where the build generates trits, the elements of the residual stand in ``order`` in all memories: columns of what
+    reads it and rows of what adds to it follow, so that no sum and no largest element changes.
+    """
 
     def __init__(self, model: IntegerModel, config: HardwareConfig) -> None:
         self.model, self.config = model, config
         self.place = Placement.of(model.geometry, config)
+        blocks, hidden = generated_blocks(model.geometry, config), model.geometry.hidden
+        self.generated_blocks = blocks
+        self.order: IntArray | None = generated_order(hidden, config) if blocks else None
+        self.generated_bytes = 0  # of the trits that the chunks made so far leave to the generator
 
     def embedding_row(self, token: int) -> bytes:
         """Descriptor and elements of one row of the embedding table, filled to whole words."""
@@ -77,7 +97,7 @@ class ProgramWriter:
             shift=self.model.embed_shift,
         )
         elements = self.model.embedding.integers(np.array([token]))[0]
-        return descriptor + self._fill(elements.astype("<i2").tobytes())
+        return descriptor + self._fill(self._ordered(elements).astype("<i2").tobytes())
 
     def chunks(self) -> Iterator[bytes]:
         """The program in pieces, in order; together they are whole words."""
@@ -85,7 +105,7 @@ class ProgramWriter:
         for index, layer in enumerate(model.layers):
             yield from self._attention(index, layer)
             if layer.glu is not None:
-                yield from self._mlp(layer.glu)
+                yield from self._mlp(index, layer.glu)
         yield from self._sumsq(place.residual, geometry.hidden, model.norm)
         yield from self._quant(place.residual, model.head)
         yield from self._matmul(model.head, RowOp.LOGIT)
@@ -94,27 +114,31 @@ class ProgramWriter:
     def _attention(self, index: int, layer: IntegerLayer) -> Iterator[bytes]:
         place, hidden = self.place, self.model.geometry.hidden
         state = index * hidden
+        f, i, g = (self.model.geometry.stream(kind, index) for kind in ("f", "i", "g"))
         yield from self._sumsq(place.residual, hidden, layer.attn_norm)
         yield self._load(place.lower_bound, layer.lower_bound)
         yield from self._quant(place.residual, layer.f)
-        yield from self._matmul(layer.f, RowOp.FORGET, target=place.work, param=place.lower_bound)
+        yield from self._matmul(layer.f, RowOp.FORGET, stream=f, target=place.work, param=place.lower_bound)
         yield from self._quant(place.residual, layer.i)
-        yield from self._matmul(layer.i, RowOp.RECUR, source=place.work, state=state)
+        yield from self._matmul(layer.i, RowOp.RECUR, stream=i, source=place.work, state=state)
         yield from self._quant(place.residual, layer.g)
-        yield from self._matmul(layer.g, RowOp.OUTGATE, target=place.work, state=state, shift=layer.product_shift)
+        yield from self._matmul(
+            layer.g, RowOp.OUTGATE, stream=g, target=place.work, state=state, shift=layer.product_shift
+        )
         yield from self._sumsq(place.work, hidden, layer.g_norm)
         yield from self._quant(place.work, layer.o)
         yield from self._matmul(layer.o, RowOp.RESIDUAL, source=place.residual, target=place.residual)
 
-    def _mlp(self, glu: IntegerGLU) -> Iterator[bytes]:
+    def _mlp(self, index: int, glu: IntegerGLU) -> Iterator[bytes]:
         place, geometry = self.place, self.model.geometry
-        inner = geometry.inner
+        inner, stream = geometry.inner, geometry.stream("gate", index)
         yield from self._sumsq(place.residual, geometry.hidden, glu.mlp_norm)
         yield from self._quant(place.residual, glu.gate)
-        yield from self._matmul(glu.gate, RowOp.SILU, rows=range(inner), target=place.work)
+        yield from self._matmul(glu.gate, RowOp.SILU, stream=stream, rows=range(inner), target=place.work)
         yield from self._matmul(
             glu.gate,
             RowOp.MUL,
+            stream=stream,
             rows=range(inner, 2 * inner),
             source=place.work,
             target=place.work,
@@ -126,14 +150,16 @@ class ProgramWriter:
 
     def _sumsq(self, source: int, count: int, norm: NormVector | None) -> Iterator[bytes]:
         if norm is not None:
-            yield self._load(self.place.norm, norm.mantissa)
+            mantissa = self._ordered(norm.mantissa) if source == self.place.residual else norm.mantissa
+            yield self._load(self.place.norm, mantissa)
         yield self._descriptor(
             opcode=Opcode.SUMSQ, source=source, count=count, param=self.place.norm, ones=int(norm is None)
         )
 
     def _quant(self, source: int, projection: IntegerProjection) -> Iterator[bytes]:
         constants = projection.constants
-        yield self._load(self.place.weight_norm, projection.weight_norm)
+        weights = projection.weight_norm
+        yield self._load(self.place.weight_norm, self._ordered(weights) if source == self.place.residual else weights)
         yield self._descriptor(
             opcode=Opcode.QUANT,
             source=source,
@@ -151,16 +177,26 @@ class ProgramWriter:
         projection: IntegerProjection,
         row_op: RowOp,
         *,
+        stream: int | None = None,
         rows: range | None = None,
         shift: int = 0,
         **addresses: int,
     ) -> Iterator[bytes]:
-        """A descriptor and its words for each tile; ``addresses`` (source, target, …) belong to the first row."""
+        """A descriptor and its words for each tile; ``addresses`` (source, target, …) belong to the first row.
+
+        ``stream`` is that of the generator for fixed trits that it may make.
+        """
         rows = rows or range(projection.rows)
         cut = ColumnBlocks.of(projection.columns, self.config)
+        reservoir = self.model.geometry.reservoir
+        generated = self.generated_blocks if stream is not None else 0
+        seed = reservoir.seed if reservoir else 0
         for start in range(0, len(rows), self.config.tile_rows):
             tile = rows[start : start + self.config.tile_rows]
-            trits = unpack(np.asarray(projection.packed[tile.start : tile.stop]), projection.columns)
+            made: dict[str, int] = {}
+            if stream is not None and generated:
+                made = {"generated": generated, "eps_mantissa": stream, "eps_const": seed, "scale_mantissa": tile.start}
+                self.generated_bytes += generated * len(tile) * self.config.word_bytes
             yield self._descriptor(
                 opcode=Opcode.MATMUL,
                 row_op=row_op,
@@ -169,9 +205,21 @@ class ProgramWriter:
                 blocks=cut.blocks,
                 tails=cut.tails,
                 shift=shift,
+                **made,
                 **{name: first + start for name, first in addresses.items()},
             )
-            yield tile_words(trits, self.config).tobytes()
+            yield tile_words(self._trits(projection, row_op, tile), self.config, generated=generated).tobytes()
+
+    def _trits(self, projection: IntegerProjection, row_op: RowOp, tile: range) -> npt.NDArray[np.int8]:
+        """Trits of a tile, int8 [rows, columns], where rows or columns are the residual's, in its order."""
+        if row_op is RowOp.RESIDUAL and self.order is not None:
+            return unpack(np.asarray(projection.packed[self.order[tile.start : tile.stop]]), projection.columns)
+        trits = unpack(np.asarray(projection.packed[tile.start : tile.stop]), projection.columns)
+        return trits if row_op is RowOp.RESIDUAL else self._ordered(trits)
+
+    def _ordered(self, values: npt.NDArray[T]) -> npt.NDArray[T]:
+        """Elements or columns [..., hidden] of the residual in its order."""
+        return values if self.order is None else values[..., self.order]
 
     def _load(self, target: int, values: IntArray) -> bytes:
         payload = self._fill((values & 0xFFFF).astype("<u2").tobytes())

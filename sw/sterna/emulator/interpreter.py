@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sterna.golden import rows
-from sterna.spec import isa, numerics, packing
+from sterna.spec import generator, isa, numerics, packing
 from sterna.spec.config import HardwareConfig
 from sterna.spec.isa import Opcode, RowOp
 from sterna.spec.numerics import IntArray, QuantiserScalars, ScaleConstants
@@ -79,7 +79,7 @@ class Interpreter:
         result = TokenResult(np.zeros(0, np.int64), [], 0)
         while True:
             d = isa.decode(stream.take(self.config.descriptor_words).tobytes())
-            if not isa.is_legal(d):
+            if not isa.is_legal(d, generator=self.config.generator):
                 raise ProgramError(ErrorCause.BAD_OPCODE)
             match d["opcode"]:
                 case Opcode.LOAD:
@@ -126,9 +126,12 @@ class Interpreter:
         sums = np.zeros(count, np.int64)
         base = d["blocks"] * lanes
         shared_rows = [2 << i for i in range(4) if d["tails"] >> i & 1]
+        made = iter(self._generated(d))  # the words of the first full blocks
         for shared, start in [*_bases(shared_rows, base, lanes), *((1, b * lanes) for b in range(d["blocks"]))]:
             width = lanes // shared
-            words = stream.take(-(-count // shared))
+            words = next(made, None) if shared == 1 else None
+            if words is None:
+                words = stream.take(-(-count // shared))
             if words.max(initial=0) >= packing.CODES:
                 raise ProgramError(ErrorCause.BAD_TRIT)
             trits = packing.code_table()[words.reshape(-1, self.config.word_bytes // shared)]
@@ -136,6 +139,15 @@ class Interpreter:
             x = self.activations[start : start + width].reshape(packing.TRITS_PER_BYTE, -1)
             sums += np.einsum("rgk,kg->r", trits, x)[:count]
         return sums
+
+    def _generated(self, d: dict[str, int]) -> npt.NDArray[np.uint8]:
+        """What the generator makes for a MATMUL, uint8 [blocks, count, word_bytes]."""
+        blocks, count = d["generated"], d["count"]
+        if not blocks:
+            return np.zeros((0, count, self.config.word_bytes), np.uint8)
+        seed, rows = d["eps_const"] & 0xFFFFFFFF, range(d["scale_mantissa"], d["scale_mantissa"] + count)
+        codes = generator.fixed_rows(seed, d["eps_mantissa"], rows, blocks * self.config.lanes)
+        return codes.reshape(count, blocks, self.config.word_bytes).transpose(1, 0, 2)
 
     def _rows(
         self, d: dict[str, int], sums: IntArray, mantissa: int, shift: int, fresh: bool, result: TokenResult

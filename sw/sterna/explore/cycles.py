@@ -69,12 +69,16 @@ def _run(step: Step, config: HardwareConfig, buffer: _Buffer) -> float:
 
 def _matmul(step: Step, config: HardwareConfig, buffer: _Buffer) -> float:
     assert step.cut is not None and step.row_op is not None
-    blocks = [-(-step.count // shared) for shared in step.cut.rows_per_word()] + [step.count] * step.cut.blocks
+    # Words of each block, and whether the generator makes them.
+    tails = [(-(-step.count // shared), False) for shared in step.cut.rows_per_word()]
+    blocks = tails + [(step.count, block < step.generated) for block in range(step.cut.blocks)]
     cycles = buffer.wait(FIRST_WORD)
-    for words in blocks[:-1]:
-        streamed = buffer.take(words)
+    for words, made in blocks[:-1]:
+        streamed = buffer.wait(words) if made else buffer.take(words)
         cycles += streamed + buffer.wait(max(BUILD_CYCLES - streamed, 0))  # the next tables
-    return cycles + buffer.take(blocks[-1]) + buffer.wait(pipeline_depth(config) + epilogue_cycles(0, step.row_op))
+    words, made = blocks[-1]
+    cycles += buffer.wait(words) if made else buffer.take(words)
+    return cycles + buffer.wait(pipeline_depth(config) + epilogue_cycles(0, step.row_op))
 
 
 class _Buffer:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sterna.compiler.layout import ColumnBlocks
+from sterna.compiler.program import generated_blocks
 from sterna.model.geometry import Geometry
 from sterna.spec.config import HardwareConfig
 from sterna.spec.isa import Opcode, RowOp
@@ -13,28 +14,35 @@ from sterna.spec.isa import Opcode, RowOp
 
 @dataclass(frozen=True)
 class Step:
-    """A descriptor as far as it takes time: ``count`` in the unit of its opcode, ``cut`` and ``row_op`` of a MATMUL."""
+    """A descriptor as far as it takes time: ``count`` in the unit of its opcode, the rest of a MATMUL."""
 
     opcode: Opcode
     count: int = 1
     cut: ColumnBlocks | None = None
     row_op: RowOp | None = None
+    generated: int = 0  # full blocks whose words do not come from memory
 
 
 def token(geometry: Geometry, config: HardwareConfig) -> Iterator[Step]:
     """The steps of a token in order, that of the embedding row first."""
     hidden, inner = geometry.hidden, geometry.inner
+    blocks = generated_blocks(geometry, config)
+
+    def generated(kind: str, layer: int) -> int:
+        return 0 if geometry.stream(kind, layer) is None else blocks
+
     yield Step(Opcode.EMBED, hidden)
     for layer in range(geometry.layers):
         yield from _sumsq(hidden, config)
         yield _load(hidden, config)  # lower bounds
-        for row_op in (RowOp.FORGET, RowOp.RECUR, RowOp.OUTGATE):
-            yield from _project(hidden, [(hidden, row_op)], config)
+        for kind, row_op in (("f", RowOp.FORGET), ("i", RowOp.RECUR), ("g", RowOp.OUTGATE)):
+            yield from _project(hidden, [(hidden, row_op)], config, generated=generated(kind, layer))
         yield from _sumsq(hidden, config)
         yield from _project(hidden, [(hidden, RowOp.RESIDUAL)], config)
         if layer in geometry.glu_layers:
             yield from _sumsq(hidden, config)
-            yield from _project(hidden, [(inner, RowOp.SILU), (inner, RowOp.MUL)], config)
+            gate = [(inner, RowOp.SILU), (inner, RowOp.MUL)]
+            yield from _project(hidden, gate, config, generated=generated("gate", layer))
             yield Step(Opcode.SUMSQ, inner)
             yield from _project(inner, [(hidden, RowOp.RESIDUAL)], config)
     yield from _sumsq(hidden, config)
@@ -51,10 +59,12 @@ def _sumsq(elements: int, config: HardwareConfig) -> Iterator[Step]:
     yield Step(Opcode.SUMSQ, elements)
 
 
-def _project(columns: int, matrices: list[tuple[int, RowOp]], config: HardwareConfig) -> Iterator[Step]:
+def _project(
+    columns: int, matrices: list[tuple[int, RowOp]], config: HardwareConfig, *, generated: int = 0
+) -> Iterator[Step]:
     yield _load(columns, config)
     yield Step(Opcode.QUANT, columns)
     cut = ColumnBlocks.of(columns, config)
     for rows, row_op in matrices:
         for start in range(0, rows, config.tile_rows):
-            yield Step(Opcode.MATMUL, min(config.tile_rows, rows - start), cut, row_op)
+            yield Step(Opcode.MATMUL, min(config.tile_rows, rows - start), cut, row_op, generated)

@@ -113,6 +113,7 @@ def _build(geometry: Geometry, **parameters: int) -> HardwareConfig:
     """The configuration with the depths that the model needs."""
     roomy = HardwareConfig(
         name="explored",
+        generator=False,  # no figure here counts its logic
         activation_depth=1 << 17,
         vector_depth=1 << 16,
         param_depth=1 << 16,

@@ -38,6 +38,7 @@ class HardwareConfig:
     burst_beats: int = 64  # longest AXI burst
     outstanding: int = 8  # AXI read bursts in flight
     address_width: int = 32  # byte address of the memory port
+    generator: bool = False  # makes the words of fixed projections (docs/reservoir.md), which then are not stored
 
     def __post_init__(self) -> None:
         for field in ("beat_bytes", "word_bytes", "vector_width", "max_rows_per_word"):
@@ -119,6 +120,7 @@ PRESETS = {
             prefetch_words=128,
             burst_beats=16,
             outstanding=4,
+            generator=True,
         ),
         HardwareConfig(
             name="sim-small",
@@ -133,6 +135,7 @@ PRESETS = {
             prefetch_words=1024,
             burst_beats=64,
             outstanding=8,
+            generator=True,
         ),
         HardwareConfig(
             name="sim-large",
@@ -148,6 +151,7 @@ PRESETS = {
             prefetch_words=1024,
             burst_beats=64,
             outstanding=8,
+            generator=True,
         ),
         HardwareConfig(
             name="ecpix5",

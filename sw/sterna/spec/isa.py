@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 DESCRIPTOR_BYTES = 32
-ISA_VERSION = 1
+ISA_VERSION = 2
 
 
 class Opcode(IntEnum):
@@ -61,13 +61,24 @@ def _fields() -> tuple[Field, ...]:
         ("tails", 4, False, "MATMUL: bit i set: a block of 2**(i+1) rows a word comes before the full ones"),
         ("shift", 6, False, "MATMUL: right shift of the product (OUTGATE, MUL); EMBED: of element * 2**17"),
         ("reserved1", 2, False, "zero"),
-        ("eps_mantissa", 16, False, "QUANT: share of S2 in the divisor, mantissa"),
+        ("eps_mantissa", 16, False, "QUANT: share of S2 in the divisor, mantissa; MATMUL: stream of the generator"),
         ("eps_shift", 7, False, "QUANT: and its right shift"),
         ("reserved2", 1, False, "zero"),
-        ("eps_const", 40, False, "QUANT: constant term of the divisor"),
-        ("scale_mantissa", 24, False, "QUANT: constant of the projection, mantissa in [2**23, 2**24)"),
+        ("eps_const", 40, False, "QUANT: constant term of the divisor; MATMUL: seed of the generator (32 bits)"),
+        (
+            "scale_mantissa",
+            24,
+            False,
+            "QUANT: constant of the projection, mantissa in [2**23, 2**24); MATMUL: first row for the generator",
+        ),
         ("scale_exponent", 12, True, "QUANT: and its exponent"),
-        ("reserved3", 28, False, "zero"),
+        (
+            "generated",
+            12,
+            False,
+            "MATMUL: so many full blocks, the first ones, come from the generator; at most `blocks`",
+        ),
+        ("reserved3", 16, False, "zero"),
     )
     fields, offset = [], 0
     for name, width, signed, doc in table:
@@ -99,8 +110,8 @@ def encode(**values: int) -> bytes:
     return word.to_bytes(DESCRIPTOR_BYTES, "little")
 
 
-def is_legal(fields: dict[str, int]) -> bool:
-    """Whether the sequencer runs the descriptor or stops with BAD_OPCODE."""
+def is_legal(fields: dict[str, int], *, generator: bool) -> bool:
+    """Whether the sequencer of a build with or without a generator runs the descriptor or stops with BAD_OPCODE."""
     opcode = fields["opcode"]
     if opcode == Opcode.END:
         return True
@@ -108,7 +119,9 @@ def is_legal(fields: dict[str, int]) -> bool:
         return False
     if opcode in (Opcode.MATMUL, Opcode.EMBED) and fields["row_op"] not in set(RowOp):
         return False
-    return opcode != Opcode.MATMUL or fields["blocks"] > 0
+    if opcode != Opcode.MATMUL:
+        return True
+    return fields["blocks"] > 0 and fields["generated"] <= (fields["blocks"] if generator else 0)
 
 
 def decode(data: bytes) -> dict[str, int]:
