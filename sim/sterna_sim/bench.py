@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from sterna.cli.progress import progress
@@ -15,7 +15,7 @@ from sterna.errors import SternaError
 from sterna.importer import import_checkpoint
 from sterna.importer.synthetic import GEOMETRIES, source_bytes, write_synthetic
 from sterna.model.store import Model
-from sterna.spec.config import preset
+from sterna.spec.config import HardwareConfig, preset
 from sterna_sim.build import cache_root
 from sterna_sim.cosim import CoSimulation
 from sterna_sim.demo import MODEL
@@ -23,6 +23,8 @@ from sterna_sim.memory import MODELS, MemoryModel, memory_model
 from sterna_sim.report import IDEAL, Measurement, markdown, picture, stream_bytes
 
 SHIPPED = "shipped"
+STORED = {SHIPPED: MODEL, "reservoir": MODEL.with_name("gutenberg-25m-reservoir")}
+SWITCHES = {"+generator": True, "-generator": False}  # ends of a configuration: the preset with or without
 # What a rate and a latency say of the memories that the configurations are made for.
 IDEAL_MEMORIES = {
     "sim-tiny": MemoryModel(),
@@ -37,6 +39,10 @@ DEFAULT_CASES = (
     f"{SHIPPED}:ecpix5:ecp5-ddr3-litedram",
     "370m:ecpix5",
     "370m:ecpix5:ecp5-ddr3",
+    "reservoir:sim-small",
+    "reservoir:sim-small-generator",
+    "reservoir:ecpix5+generator",
+    "reservoir:ecpix5",
 )
 
 
@@ -46,10 +52,10 @@ def measure(name: str, config_name: str, memory_name: str = IDEAL, *, tokens: in
     Raises:
         SternaError: the model does not fit the configuration or the memory, or the RTL differs from golden.
     """
-    config = preset(config_name)
-    memory = IDEAL_MEMORIES[config_name] if memory_name == IDEAL else memory_model(memory_name)
+    config = _config(config_name)
+    memory = IDEAL_MEMORIES[config.name] if memory_name == IDEAL else memory_model(memory_name)
     with tempfile.TemporaryDirectory(prefix="sterna-bench-") as folder:
-        model = Model.open(MODEL) if name == SHIPPED else _synthetic(name, Path(folder))
+        model = Model.open(STORED[name]) if name in STORED else _synthetic(name, Path(folder))
         with CoSimulation(model, config, memory=memory, progress=_note) as cosim:
             found = account(cosim.image, config)
             for token in range(tokens):
@@ -60,6 +66,7 @@ def measure(name: str, config_name: str, memory_name: str = IDEAL, *, tokens: in
         memory=memory_name,
         bytes_per_cycle=memory.peak_bytes(config.beat_bytes),
         weight_bytes=found.trits,
+        generated_bytes=found.generated,
         stream_bytes=found.total,
         cycles=checked.cycles,
         beats=checked.beats,
@@ -68,7 +75,7 @@ def measure(name: str, config_name: str, memory_name: str = IDEAL, *, tokens: in
         integers_compared=checked.integers,
         efficiency=checked.efficiency,
         bound=found.bound,
-        trits_per_second=5 * found.trits / checked.seconds,
+        trits_per_second=5 * (found.trits + found.generated) / checked.seconds,
         cycles_per_second=checked.cycles / checked.seconds,
     )
 
@@ -81,7 +88,8 @@ def main() -> int:
         nargs="*",
         default=DEFAULT_CASES,
         metavar="MODEL:CONFIG[:MEMORY]",
-        help=f"MODEL is {SHIPPED} or one of {', '.join(GEOMETRIES)}, MEMORY one of {', '.join(MODELS)} "
+        help=f"MODEL is one of {', '.join((*STORED, *GEOMETRIES))}, CONFIG one of {', '.join(IDEAL_MEMORIES)}, "
+        f"with {' or '.join(SWITCHES)} behind it if wanted, MEMORY is one of {', '.join(MODELS)} "
         f"(default: {' '.join(DEFAULT_CASES)})",
     )
     parser.add_argument("--tokens", type=int, default=1, help="tokens of each case (default: 1)")
@@ -116,10 +124,24 @@ def _parse(case: str) -> tuple[str, str, str]:
     parts = case.split(":")
     if len(parts) == 2:
         parts.append(IDEAL)
-    known = len(parts) == 3 and (parts[0] == SHIPPED or parts[0] in GEOMETRIES) and parts[1] in IDEAL_MEMORIES
+    known = len(parts) == 3 and parts[0] in {*STORED, *GEOMETRIES} and _split(parts[1])[0] in IDEAL_MEMORIES
     if not known or parts[2] not in MODELS:
         raise SternaError(f"{case!r} is no case; write MODEL:CONFIG or MODEL:CONFIG:MEMORY, see --help")
     return parts[0], parts[1], parts[2]
+
+
+def _split(config: str) -> tuple[str, bool | None]:
+    """Preset, and whether it shall have a generator; None: as it is."""
+    for end, generator in SWITCHES.items():
+        if config.endswith(end):
+            return config.removesuffix(end), generator
+    return config, None
+
+
+def _config(name: str) -> HardwareConfig:
+    preset_name, generator = _split(name)
+    config = preset(preset_name)
+    return config if generator is None else replace(config, generator=generator)
 
 
 def _synthetic(name: str, folder: Path) -> Model:

@@ -41,7 +41,7 @@ class CheckedToken:
     cycles: int
     beats: int
     stalls: dict[Stall, int]  # cycles without a beat by their reason; with the beats they are all cycles
-    efficiency: float  # share of the memory's rate that was weights, the whole token counted
+    efficiency: float  # share of the memory's rate that was weights read, the whole token counted
     seconds: float  # that the simulation of it took
 
 
@@ -70,7 +70,7 @@ class CoSimulation:
         self._golden = GoldenModel(integers)
         self._transport = VerilatorTransport(config, memory=memory, waves=waves, progress=progress)
         self._engine = AcceleratorEngine(self._transport, image, model.geometry)
-        self._weight_bytes = image.weight_bytes
+        self._weight_bytes = image.weight_bytes - image.generated_bytes
         self._bytes_per_cycle = self._transport.memory.peak_bytes(config.beat_bytes)
 
     def __enter__(self) -> CoSimulation:

@@ -3,11 +3,15 @@
 import json
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "sw"))
+from checkpoints import write_checkpoint
+
 from sterna.golden.model import GoldenModel
-from sterna.importer import synthetic
+from sterna.importer import import_checkpoint, synthetic
 from sterna.model.geometry import Geometry
 from sterna.spec.config import preset
 from sterna.spec.registers import STALL_TEXT, Stall
@@ -98,15 +102,33 @@ def test_tables_show_shares_of_all_cycles():
     stream = {"trits": 1600, "padding": 160, "parameters": 160, "descriptors": 64, "embedding": 16}
     stalls = dict.fromkeys(Stall.__members__, 0) | {"STARTUP": 25, "QUANT": 50}
     sizes = {"weight_bytes": 1600, "stream_bytes": 2000, "cycles": 200, "beats": 125, "integers_compared": 9}
+    sizes["generated_bytes"] = 300
     speeds = {"bytes_per_cycle": 16.0, "trits_per_second": 2e6, "cycles_per_second": 5e4}
     shares = {"efficiency": 0.5, "bound": 0.8}
     case = {"model": "m", "config": "c", "memory": "ddr", "stream": stream, "stalls": stalls}
     text = report.markdown([report.Measurement(**case, **sizes, **speeds, **shares)])
-    assert "| m | c | ddr | 16 | 1,600 | 200 | 50.00 % | 80.00 % |" in text
+    assert "| m | c | ddr | 16 | 1,600 | 300 | 2,000 | 200 | 50.00 % | 80.00 % |" in text
     assert re.search(r"\| cycles of a token \| m:c:ddr \|\n.*\n\| beats of trits[^|]*\| 100 \(50\.000 %\) \|", text)
     assert "| 4 (2.000 %) |" in text and "| 1 (0.500 %) |" in text
     assert f"| QUANT: {STALL_TEXT[Stall.QUANT]} | 50 (25.000 %) |" in text and "SUMSQ" not in text
     assert "| m:c:ddr | 50 k | 2.0 M |" in text
+
+
+def test_bench_compares_builds_with_and_without_a_generator(monkeypatch, tmp_path, tmp_path_factory):
+    """The same model twice: what one reads and the other makes are the same trits."""
+    folder = tmp_path_factory.mktemp("fixed")
+    fixed = {"seed": 3, "fixed": {"f": [0], "i": [1], "gate": [1]}, "mixer_only": [0]}
+    source = write_checkpoint(folder / "source", hidden=96, layers=2, inner=47, vocab=61, seed=5, reservoir=fixed)
+    import_checkpoint(source, folder / "model")
+    monkeypatch.setitem(bench.STORED, "reservoir", folder / "model")
+    target = tmp_path / "bench.json"
+    assert run(bench, monkeypatch, "reservoir:sim-tiny", "reservoir:sim-tiny-generator", "--json", str(target)) == 0
+    made, read = json.loads(target.read_text())
+    assert made["generated_bytes"] == (96 + 96 + 2 * 47) * 2 * 8 and read["generated_bytes"] == 0
+    assert read["stream_bytes"] - made["stream_bytes"] == made["generated_bytes"]
+    assert read["weight_bytes"] - made["weight_bytes"] == made["generated_bytes"]
+    assert made["cycles"] <= read["cycles"]  # the tables bind here
+    assert made["efficiency"] == made["weight_bytes"] / (made["cycles"] * made["bytes_per_cycle"])
 
 
 def test_bench_without_matplotlib_has_no_picture_and_all_figures(small, monkeypatch, capsys, tmp_path):
@@ -117,7 +139,9 @@ def test_bench_without_matplotlib_has_no_picture_and_all_figures(small, monkeypa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.json", "bench.md"]
 
 
-@pytest.mark.parametrize("case", ["gpt:sim-tiny", "shipped", "shipped:none", "shipped:ecpix5:hbm", "shipped:a:b:c"])
+@pytest.mark.parametrize(
+    "case", ["gpt:sim-tiny", "shipped", "shipped:none", "shipped:ecpix5:hbm", "shipped:a:b:c", "shipped:none+generator"]
+)
 def test_bench_refuses_an_unknown_case(case, monkeypatch, capsys):
     assert run(bench, monkeypatch, case) == 2
     assert "is no case" in capsys.readouterr().err

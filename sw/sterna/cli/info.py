@@ -90,6 +90,8 @@ def _text(summary: dict[str, Any]) -> str:
         lines.append(f"stream of {stream['config']}, bytes a token")
         for part in ("trits", "padding", "parameters", "descriptors", "embedding", "total"):
             lines.append(f"  {part:<12}{stream[part]:12,}{100 * stream[part] / stream['total']:8.2f}%")
+        if stream["generated"]:
+            lines.append(f"  generated   {stream['generated']:12,}   made, not read")
         lines.append(f"  efficiency at most {100 * stream['bound']:.2f} % of the memory roofline")
     if summary["verified"]:
         lines.append("checksums     all equal")
