@@ -131,6 +131,14 @@ def test_bench_compares_builds_with_and_without_a_generator(monkeypatch, tmp_pat
     assert made["efficiency"] == made["weight_bytes"] / (made["cycles"] * made["bytes_per_cycle"])
 
 
+def test_the_reservoir_twin_gains_by_the_generator(monkeypatch, tmp_path):
+    target = tmp_path / "bench.json"
+    assert run(bench, monkeypatch, "reservoir:sim-small", "--json", str(target)) == 0
+    (measured,) = json.loads(target.read_text())
+    assert measured["generated_bytes"] == 3 * 3 * 512 * 96  # f, i, g of three layers, three full blocks of 32 bytes
+    assert measured["cycles"] <= 320_795, "cycles are exact: more of them is a regression"
+
+
 def test_bench_without_matplotlib_has_no_picture_and_all_figures(small, monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     target = tmp_path / "bench.json"
