@@ -19,7 +19,6 @@ from sterna.spec.numerics import MAX_SHIFT, IntArray
 from sterna.spec.packing import unpack
 
 T = TypeVar("T", bound=np.generic)
-
 GENERATED_KINDS = ("f", "i", "g", "gate")  # what reads the residual; fixed trits of the others are stored
 
 
@@ -84,7 +83,13 @@ class ProgramWriter:
         blocks, hidden = generated_blocks(model.geometry, config), model.geometry.hidden
         self.generated_blocks = blocks
         self.order: IntArray | None = generated_order(hidden, config) if blocks else None
-        self.generated_bytes = 0  # of the trits that the chunks made so far leave to the generator
+
+    @property
+    def generated_bytes(self) -> int:
+        """Bytes of trits that the program leaves to the generator."""
+        layers, stream = enumerate(self.model.layers), self.model.geometry.stream
+        fixed = (layer.projections[k] for n, layer in layers for k in GENERATED_KINDS if stream(k, n) is not None)
+        return sum(projection.rows for projection in fixed) * self.generated_blocks * self.config.word_bytes
 
     def embedding_row(self, token: int) -> bytes:
         """Descriptor and elements of one row of the embedding table, filled to whole words."""
@@ -196,7 +201,6 @@ class ProgramWriter:
             made: dict[str, int] = {}
             if stream is not None and generated:
                 made = {"generated": generated, "eps_mantissa": stream, "eps_const": seed, "scale_mantissa": tile.start}
-                self.generated_bytes += generated * len(tile) * self.config.word_bytes
             yield self._descriptor(
                 opcode=Opcode.MATMUL,
                 row_op=row_op,
