@@ -12,6 +12,7 @@ from sterna.cli import bench_cpu
 from sterna.engines.engine import Step
 from sterna.errors import SternaError
 from sterna.importer import import_checkpoint
+from sterna.importer.checkpoint import open_tensors
 from sterna.model.geometry import Geometry
 from sterna.model.manifest import WEIGHTS_FILE
 from sterna.model.store import Model
@@ -102,11 +103,24 @@ def test_import(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     monkeypatch.setattr("tempfile.tempdir", None)
     tiny = Geometry(hidden=40, layers=1, inner=64, vocab=64, rms_eps=1e-6)
     monkeypatch.setitem(bench_cpu.GEOMETRIES, "tiny", tiny)
-    assert bench_cpu.main(["tiny", "--import", "--json"]) == 0
+    assert bench_cpu.main(["tiny", "--import", "--no-calibrate", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found) == {"source_bytes", "import_peak_bytes"}
+    assert set(found) == {"source_bytes", "calibrated", "import_peak_bytes"}
+    assert found["calibrated"] is False
     assert found["import_peak_bytes"] > 20e6  # an interpreter with NumPy
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_a_tensor_leaves_memory_when_it_is_imported(model: Path) -> None:
+    tensors = open_tensors(model.parent / "checkpoint")
+    file = str(model.parent / "checkpoint" / "model.safetensors")
+    maps = Path("/proc/self/maps")
+    assert file not in maps.read_text()
+    bits = next(iter(tensors.values())).read()
+    assert file in maps.read_text()
+    del bits
+    assert file not in maps.read_text()
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ examples:
       time of a token and resident memory, CPU engine and float32 PyTorch model in turns, each in its own process
   python -m sterna.cli.bench_cpu 1.3b --check 2 --json
       the same for random weights of a published size, which are written, imported and deleted again
-  python -m sterna.cli.bench_cpu 2.7b --import
+  python -m sterna.cli.bench_cpu 2.7b --import --no-calibrate
       only the peak memory of the import
 
 The ratio is the median over the repeats of PyTorch's time by the engine's on the same tokens."""
@@ -55,6 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=7, metavar="N", help="repeats after a first one (default: 7)")
     parser.add_argument("--check", type=int, default=1, metavar="N", help="tokens to compare with golden (default: 1)")
     parser.add_argument("--import", dest="only_import", action="store_true", help="import a published size, no more")
+    parser.add_argument(
+        "--no-calibrate", dest="calibrate", action="store_false", help="import as `sterna import --no-calibrate` does"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(arguments)
     try:
@@ -90,8 +93,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         geometry = GEOMETRIES[args.model]
         with progress(total=source_bytes(geometry), label="random weights", unit="B") as bar:
             write_synthetic(source, geometry, progress=bar.update)
-        with _Worker(_import, source, target) as worker:
-            found = {"source_bytes": source_bytes(geometry), "import_peak_bytes": worker.receive()["peak_bytes"]}
+        with _Worker(_import, source, target, args.calibrate) as worker:
+            peak = worker.receive()["peak_bytes"]
+        found = {"source_bytes": source_bytes(geometry), "calibrated": args.calibrate, "import_peak_bytes": peak}
         return found if args.only_import else found | _engines(target, args)
 
 
@@ -186,10 +190,10 @@ def _guarded(connection: Connection, function: Callable[..., None], arguments: t
         pass  # nobody asks any more
 
 
-def _import(connection: Connection, source: Path, target: Path) -> None:
+def _import(connection: Connection, source: Path, target: Path, calibrate: bool) -> None:
     from sterna.importer import import_checkpoint
 
-    import_checkpoint(source, target, progress=progress)
+    import_checkpoint(source, target, progress=progress, calibrate=calibrate)
     connection.send(_memory())
 
 

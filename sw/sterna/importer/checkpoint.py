@@ -91,14 +91,13 @@ def tokenizer_files(source: Path) -> tuple[str | None, tuple[str, ...]]:
 
 
 def _safetensors(path: Path) -> dict[str, SourceTensor]:
-    file = TensorFile(path)
+    specs = TensorFile(path).specs
 
     def reader(name: str) -> Callable[[], npt.NDArray[Any]]:
-        return lambda: file.array(name)
+        # Each with a mapping of its own, whose pages leave memory when the tensor is done with.
+        return lambda: TensorFile(path).array(name)
 
-    return {
-        name: SourceTensor(name, spec.dtype, spec.shape, path.name, reader(name)) for name, spec in file.specs.items()
-    }
+    return {name: SourceTensor(name, spec.dtype, spec.shape, path.name, reader(name)) for name, spec in specs.items()}
 
 
 def _pickled(path: Path) -> dict[str, SourceTensor]:
