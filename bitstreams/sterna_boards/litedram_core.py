@@ -33,7 +33,7 @@ TIMINGS = ("tRP", "tRCD", "tWR", "tWTR", "tREFI", "tRFC", "tFAW", "tCCD", "tRRD"
 PHY_SETTINGS = ("cl", "cwl", "rdphase", "wrphase", "read_latency", "write_latency", "bitslips", "delays")
 
 
-class DfiPort(Module):  # type: ignore[misc]
+class DfiPort(Module):  # type: ignore[misc]  # migen: no types
     """In place of the ECP5 PHY: its settings, and the DFI as ports of the core.
 
     Ports are ``dfi{phase}_{signal}``; read data is due ``read_latency`` cycles after ``rddata_en``, write data is
@@ -54,7 +54,7 @@ class DfiPort(Module):  # type: ignore[misc]
                 self.comb += inner.eq(outer) if name in ("rddata", "rddata_valid") else outer.eq(inner)
 
 
-class WiredClock(Module):  # type: ignore[misc]
+class WiredClock(Module):  # type: ignore[misc]  # migen: no types
     """In place of the clock generator: ``clk`` and ``rst`` are the controller's."""
 
     def __init__(self, platform: Any, core_config: dict[str, Any]) -> None:

@@ -160,7 +160,7 @@ class BitLinear(nn.Module):
         if self.weight is not None:
             y = _TernaryLinear.apply(u, self.weight, dtype)  # type: ignore[no-untyped-call]  # torch: no types
             return y
-        y = _FixedLinear.apply(u, self._operand(u), self.beta, dtype)  # type: ignore[no-untyped-call]
+        y = _FixedLinear.apply(u, self._operand(u), self.beta, dtype)  # type: ignore[no-untyped-call]  # torch
         return y
 
     def _operand(self, u: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ MAX_TOKENS = 256  # of a generation that does not say how many; the harness's ow
 
 
 # The harness is left out of type checking, so its class is an untyped base.
-class SternaLM(TemplateLM):  # type: ignore[misc]
+class SternaLM(TemplateLM):  # type: ignore[misc]  # lm-eval: no types
     """Scores and continues texts with a runner.
 
     A text starts with a fresh state and with what the tokenizer puts at the start of a sequence (often nothing). It can
