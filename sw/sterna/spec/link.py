@@ -34,6 +34,10 @@ SEQUENCES = 256
 WINDOW = 16
 RECEIVE_BYTES = 1024  # that a board takes while it is busy, on links without flow control
 
+UART_RATES = (12_000_000, 6_000_000, 3_000_000, 2_000_000, 1_000_000, 115_200)  # baud, 8N1: a board has one of them
+USB_VENDOR, USB_PRODUCT = 0x1209, 0x0001  # pid.codes' pair for tests; a product that is sold needs one of its own
+USB_ENDPOINT = 1  # bulk, both ways: 0x01 OUT carries requests, 0x81 IN replies; the bytes are those of a UART
+
 
 class Kind(IntEnum):
     """Low four bits of an operation."""
