@@ -30,6 +30,7 @@ class Accelerator(wiring.Component):
     Attributes:
         m_axi: Out AXI4 manager: weights, program and embedding are read, logits written.
         s_axil: In AXI4-Lite subordinate: the register map.
+        busy: Out STATUS.BUSY: a token runs, or is being abandoned.
         trace_valid, trace_values: Out Every row result as it is committed; for co-simulation, unconnected on boards.
     """
 
@@ -41,6 +42,7 @@ class Accelerator(wiring.Component):
             {
                 "m_axi": Out(wiring.Signature({**dict(read.members), **dict(write.members)})),
                 "s_axil": In(AXI4Lite(REGISTER_SPACE_BITS)),
+                "busy": Out(1),
                 "trace_valid": Out(1),
                 "trace_values": Out(row_values(config)),
             }
@@ -187,8 +189,9 @@ class Accelerator(wiring.Component):
             m.d.comb += core_reset.eq(1)
             m.d.sync += draining.eq(0)
 
+        m.d.comb += self.busy.eq(sequencer.busy | draining)
         status = {
-            Status.BUSY: sequencer.busy | draining,
+            Status.BUSY: self.busy,
             Status.DONE: done,
             Status.ERROR: sequencer.error != ErrorCause.NONE,
         }

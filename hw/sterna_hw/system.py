@@ -1,0 +1,64 @@
+"""What every board holds beside its DRAM controller: the accelerator, and the host's way to it."""
+
+from __future__ import annotations
+
+from amaranth import Module
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from sterna.spec.board import BUILD_ID_WORDS, BoardDescription
+from sterna.spec.config import HardwareConfig
+from sterna_hw.axi import AXI4Read, AXI4Write
+from sterna_hw.dram import Wishbone
+
+
+class System(wiring.Component):
+    """An accelerator behind the host link (``sterna.spec.link``).
+
+    All in the ``sync`` domain, which is the clock of the DRAM controller.
+
+    Args:
+        config: The accelerator's.
+        description: What the host reads about the board; ``description.config`` is ``config``.
+        build_id: 128 bits that name the bitstream.
+        links: Byte links to the host; the one that spoke last is answered.
+
+    Attributes:
+        rx0, rx1, …: In Bytes from the host.
+        tx0, tx1, …: Out Bytes to the host.
+        overflow: In High in each cycle in which a link had to drop a byte.
+        bus: Out AXI4 to the memory: of the accelerator, and of the host while no token runs.
+        control: Out To the DRAM controller's registers.
+        memory_locked, memory_ready, memory_failed: In LiteDRAM's ``pll_locked`` (may be asynchronous), ``init_done``
+            and ``init_error``.
+        busy: Out A token runs.
+        activity: Out High while requests are handled, long enough for an eye to see on an LED.
+    """
+
+    def __init__(self, *, config: HardwareConfig, description: BoardDescription, build_id: int, links: int = 1) -> None:
+        if description.config != config:
+            raise ValueError(f"the description is of {description.config.name}, the accelerator of {config.name}")
+        if not 0 <= build_id < 1 << 32 * BUILD_ID_WORDS:
+            raise ValueError(f"build_id must have at most {32 * BUILD_ID_WORDS} bits, not {build_id:#x}")
+        if links not in (1, 2):
+            raise ValueError(f"links must be 1 or 2, not {links!r}")
+        self._config, self._description, self._build_id, self._links = config, description, build_id, links
+        read = AXI4Read(config.address_width, config.beat_bytes)
+        write = AXI4Write(config.address_width, config.beat_bytes)
+        super().__init__(
+            {
+                **{f"rx{index}": In(stream.Signature(8)) for index in range(links)},
+                **{f"tx{index}": Out(stream.Signature(8)) for index in range(links)},
+                "overflow": In(1),
+                "bus": Out(wiring.Signature({**dict(read.members), **dict(write.members)})),
+                "control": Out(Wishbone()),
+                "memory_locked": In(1),
+                "memory_ready": In(1),
+                "memory_failed": In(1),
+                "busy": Out(1),
+                "activity": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        return Module()
