@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sterna.spec.board import DramDescription
+
 PORT = "memory"  # ports of the AXI4 side are user_port_memory_...
 MODULE = "litedram"  # name of the Verilog module
 
@@ -15,17 +17,20 @@ MODULE = "litedram"  # name of the Verilog module
 class DramRecipe:
     """A LiteDRAM controller on one board.
 
-    Times of a DRAM are nanoseconds, as in its data sheet; rates are hertz.
+    Times of a DRAM are nanoseconds, as in its data sheet; rates are hertz. The DRAM is clocked at twice ``clock``, so a
+    cycle moves four bytes a lane of a DDR3 chip and two of an SDR one.
     """
 
     name: str
+    kind: str = "DDR3"  # or "SDR"
     device: str  # FPGA, as LiteX names it
     module: str  # class of litedram.modules
     byte_lanes: int  # width of the data bus in bytes
+    ranks: int = 1  # sets of chips on that bus
     refresh_ns: float  # tRFC: depends on the chip's density, not on its speed
     input_clock: float  # at the clock pin
-    clock: float  # of the controller and its user; the DRAM is clocked at twice this
-    init_clock: float = 25e6  # of the PHY's start-up sequence
+    clock: float  # of the controller and its user
+    init_clock: float = 25e6  # of a DDR3 PHY's start-up sequence
     cmd_buffer_depth: int = 16  # commands waiting for a bank
 
 
@@ -41,6 +46,26 @@ RECIPES = {
             input_clock=100e6,
             clock=75e6,
         ),
+        DramRecipe(
+            name="butterstick-ddr3",
+            device="LFE5UM5G-85F-8BG381C",
+            module="MT41K256M16",
+            byte_lanes=2,
+            ranks=2,  # two chips share the 16 data pins
+            refresh_ns=260,  # 4 Gbit
+            input_clock=30e6,
+            clock=75e6,
+        ),
+        DramRecipe(
+            name="ulx3s-sdr",
+            kind="SDR",
+            device="LFE5U-85F-6BG381C",
+            module="MT48LC16M16",  # boards carry chips of several makers; the slowest time of each is kept
+            byte_lanes=2,
+            refresh_ns=70,  # of an IS42S16160G-7
+            input_clock=25e6,
+            clock=50e6,
+        ),
     )
 }
 
@@ -53,9 +78,12 @@ class DramCore:
     """
 
     verilog: str  # one module, called ``litedram``
+    kind: str  # "DDR3" or "SDR"
     simulated: bool  # the DFI of the PHY is a port of the module, instead of the pins of the chip
     address_width: int  # bits of a byte address
     data_bytes: int  # of the AXI4 port
+    byte_lanes: int  # of the data pins
+    ranks: int
     phases: int
     row_bits: int
     bank_bits: int
@@ -69,3 +97,17 @@ class DramCore:
     def size(self) -> int:
         """Bytes of memory."""
         return 1 << self.address_width
+
+    @property
+    def description(self) -> DramDescription:
+        """What the host that starts this memory needs to know."""
+        return DramDescription(
+            kind=self.kind,
+            bytes=self.size,
+            data_bytes=self.data_bytes,
+            byte_lanes=self.byte_lanes,
+            phases=self.phases,
+            phy=self.phy,
+            registers={name: (address, words) for name, (address, words) in self.registers.items()},
+            init_sequence=tuple((what, a, ba, flags, wait) for what, a, ba, flags, wait in self.init_sequence),
+        )
