@@ -16,7 +16,8 @@ class TokenCounters(wiring.Component):
         cycles == read_beats + sum of all stalls
 
     ``phase`` is the reason unless a read is under way: then it is STARTUP before the first beat of the token, RESTART
-    before the first one after a cycle in which none was under way, else MEMORY.
+    before the first one after a cycle in which none was under way, else MEMORY. A reason is counted a cycle after the
+    cycle that it explains.
 
     Attributes:
         start: In One cycle, with the accepted START.
@@ -77,21 +78,24 @@ class TokenCounters(wiring.Component):
             m.d.comb += reason.eq(self.phase)
         return reason
 
-    def _count_stalls(self, m: Module, reason: Signal) -> None:
+    def _count_stalls(self, m: Module, why: Signal) -> None:
+        # Registered: the reason comes late in its cycle, from whatever is stalling.
+        reason, first, counts = Signal.like(why), Signal(), Signal()
+        m.d.sync += [reason.eq(why), first.eq(self.start), counts.eq(self.start | (self.busy & ~self.beat))]
         m.submodules.stalls = stalls = memory.Memory(shape=32, depth=1 << STALL_BITS, init=[])
         write, counted, shown = stalls.write_port(), stalls.read_port(domain="comb"), stalls.read_port(domain="comb")
         used = Signal(1 << STALL_BITS)  # reasons that this token has had; the others count as zero
         before = Signal(32)
         m.d.comb += [
             counted.addr.eq(reason),
-            before.eq(Mux(~self.start & used.bit_select(reason, 1), counted.data, 0)),
+            before.eq(Mux(~first & used.bit_select(reason, 1), counted.data, 0)),
             write.addr.eq(reason),
             write.data.eq(before + 1),
-            write.en.eq(self.start | (self.busy & ~self.beat)),
+            write.en.eq(counts),
             shown.addr.eq(self.stall),
             self.stall_cycles.eq(Mux(used.bit_select(self.stall, 1), shown.data, 0)),
         ]
-        with m.If(self.start):
+        with m.If(first):
             m.d.sync += used.eq(1 << Stall.STARTUP)
         with m.Elif(write.en):
             m.d.sync += used.bit_select(reason, 1).eq(1)
