@@ -1,0 +1,1 @@
+"""Boards whose bitstreams only the vendor's tool makes: everything for it is emitted here, and sized with Yosys."""
