@@ -55,6 +55,7 @@ class DramDescription:
     bytes: int  # of memory
     data_bytes: int  # of the AXI4 port
     byte_lanes: int  # of the data bus at the chip
+    ranks: int = 1  # sets of chips on that bus
     phases: int  # DFI phases in a cycle of the controller
     phy: dict[str, int]  # latencies, read and write phase, and for DDR3 the number of bitslips and delays
     registers: dict[str, tuple[int, int]]  # name to byte address in Space.DRAM and number of 32-bit words, high first

@@ -17,6 +17,8 @@ class DfiCommand(IntFlag):
     RAS = 1 << 3
     WRDATA = 1 << 4  # the phase's write data goes with the command
     RDDATA = 1 << 5  # read data will be kept
+    RANK_0 = 1 << 6  # with CS: only the first of two ranks
+    RANK_1 = 1 << 7  # with CS: only the second
 
 
 class DfiControl(IntFlag):
