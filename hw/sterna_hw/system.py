@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from amaranth import Module
+from amaranth import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from sterna.spec.board import BUILD_ID_WORDS, BoardDescription
 from sterna.spec.config import HardwareConfig
+from sterna_hw.accelerator import Accelerator
 from sterna_hw.axi import AXI4Read, AXI4Write
 from sterna_hw.dram import Wishbone
+from sterna_hw.link.endpoint import Endpoint
+from sterna_hw.link.memory_mux import MemoryMux
+from sterna_hw.link.select import LinkSelect
+
+SHOWN_BITS = 22  # 2**22 cycles, 56 ms at 75 MHz
 
 
 class System(wiring.Component):
@@ -61,4 +67,50 @@ class System(wiring.Component):
         )
 
     def elaborate(self, platform: object) -> Module:
-        return Module()
+        m = Module()
+        config = self._config
+        width = {"address_width": config.address_width, "data_bytes": config.beat_bytes}
+        m.submodules.accelerator = accelerator = Accelerator(config=config)
+        m.submodules.endpoint = endpoint = Endpoint(
+            **width,
+            memory_bytes=self._description.dram.bytes,
+            description=self._description.pack(),
+            build_id=self._build_id,
+        )
+        m.submodules.mux = mux = MemoryMux(**width)
+        wiring.connect(m, accelerator.m_axi, mux.accelerator)
+        wiring.connect(m, endpoint.memory, mux.host)
+        wiring.connect(m, mux.bus, wiring.flipped(self.bus))
+        wiring.connect(m, endpoint.core, accelerator.s_axil)
+        wiring.connect(m, endpoint.dram, wiring.flipped(self.control))
+        self._connect_links(m, endpoint)
+
+        shown = Signal(SHOWN_BITS)
+        with m.If(~endpoint.listening):
+            m.d.sync += shown.eq(-1)
+        with m.Elif(shown.any()):
+            m.d.sync += shown.eq(shown - 1)
+        m.d.comb += [
+            endpoint.memory_free.eq(mux.free & ~accelerator.busy),
+            mux.claimed.eq(endpoint.memory_claimed),
+            endpoint.memory_locked.eq(self.memory_locked),
+            endpoint.memory_ready.eq(self.memory_ready),
+            endpoint.memory_failed.eq(self.memory_failed),
+            endpoint.overflow.eq(self.overflow),
+            self.busy.eq(accelerator.busy),
+            self.activity.eq(shown.any()),
+        ]
+        return m
+
+    def _connect_links(self, m: Module, endpoint: Endpoint) -> None:
+        if self._links == 1:
+            wiring.connect(m, wiring.flipped(self.rx0), endpoint.received)
+            wiring.connect(m, endpoint.sent, wiring.flipped(self.tx0))
+            return
+        m.submodules.select = select = LinkSelect(links=self._links)
+        for index in range(self._links):
+            wiring.connect(m, wiring.flipped(getattr(self, f"rx{index}")), getattr(select, f"received{index}"))
+            wiring.connect(m, getattr(select, f"sent{index}"), wiring.flipped(getattr(self, f"tx{index}")))
+        wiring.connect(m, select.received, endpoint.received)
+        wiring.connect(m, endpoint.sent, select.sent)
+        m.d.comb += [endpoint.restart.eq(select.restart), select.listening.eq(endpoint.listening)]

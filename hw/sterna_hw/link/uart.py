@@ -84,7 +84,7 @@ class Uart(wiring.Component):
         shift = Signal(8)
         left = Signal(range(FRAME_BITS))  # bits after this one
         write = Signal()
-        m.d.comb += middle.eq((phase + C(self._step, PHASE_BITS + 1))[-1])
+        m.d.comb += middle.eq((phase + self._step)[PHASE_BITS])
         m.d.sync += [phase.eq(phase + self._step), write.eq(0)]
         with m.FSM():
             with m.State("IDLE"):
@@ -117,7 +117,7 @@ class Uart(wiring.Component):
         shift = Signal(FRAME_BITS - 1, init=-1)  # after this bit
         left = Signal(range(FRAME_BITS + 1))  # bits, this one included
         m.d.comb += [
-            edge.eq((phase + C(self._step, PHASE_BITS + 1))[-1]),
+            edge.eq((phase + self._step)[PHASE_BITS]),
             self.sent.ready.eq(left == 0),
         ]
         m.d.sync += phase.eq(phase + self._step)
