@@ -91,6 +91,7 @@ class AcceleratorEngine:
         self._failed = False
         try:
             self._check_identity()
+            self._check_size()
             self._recover()
             self.load(progress=progress)
         except BaseException:
@@ -198,6 +199,16 @@ class AcceleratorEngine:
             raise DeviceError(
                 f"the accelerator has configuration hash 0x{found:08X}, the host expects 0x{config.hash:08X} "
                 f"({config.name}): build the gateware with that configuration or name the one that is on the device"
+            )
+
+    def _check_size(self) -> None:
+        image, there = self._image, self._transport.memory_bytes
+        ends = [address + len(contents) for address, contents in image.segments]
+        needed = max(*ends, image.logits_address + image.vocabulary * numerics.LOGIT_BYTES)
+        if there is not None and needed > there:
+            raise DeviceError(
+                f"the model takes {needed} bytes of memory and the device has {there}: choose a smaller model or a "
+                "board with more memory"
             )
 
     def _recover(self) -> None:

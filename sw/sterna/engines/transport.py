@@ -34,6 +34,11 @@ class Transport(ABC):
     def config(self) -> HardwareConfig:
         """The configuration that the host expects; the driver compares its hash with the device's."""
 
+    @property
+    def memory_bytes(self) -> int | None:
+        """Bytes of memory from address 0 on; None where that is not known."""
+        return None
+
     @abstractmethod
     def read_memory(self, address: int, size: int) -> bytes:
         """``size`` bytes from ``address``, of any alignment.
