@@ -84,7 +84,7 @@ class AcceleratorEngine:
         geometry: Geometry,
         *,
         timeout: float | None = None,
-        progress: Callable[[int], None] | None = None,
+        progress: Callable[[int], object] | None = None,
     ):
         self._transport, self._image, self._geometry, self._timeout = transport, image, geometry, timeout
         self._fresh = True
@@ -108,7 +108,7 @@ class AcceleratorEngine:
         """The connection, for traces and for what a device offers beyond the contract."""
         return self._transport
 
-    def load(self, *, progress: Callable[[int], None] | None = None) -> None:
+    def load(self, *, progress: Callable[[int], object] | None = None) -> None:
         """Write the image into memory again and forget the recurrent state: the mend for a corrupt memory.
 
         Raises:

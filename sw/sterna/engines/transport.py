@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from importlib.metadata import entry_points
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import parse_qsl
 
 import numpy as np
 import numpy.typing as npt
@@ -127,23 +128,54 @@ def transports() -> tuple[str, ...]:
     return tuple(sorted(entry.name for entry in entry_points(group=ENTRY_POINTS)))
 
 
-def open_transport(name: str, **options: Any) -> Transport:
-    """Open the transport called ``name``; ``options`` go to its constructor.
+def parse_device(device: str) -> tuple[str, dict[str, str]]:
+    """Name and options of a device such as "serial:/dev/ttyUSB0?baud=3000000"; what the colon begins is ``address``.
+
+    Raises:
+        SternaError: what follows the question mark is not "option=value", joined by "&".
+    """
+    place, mark, query = device.partition("?")
+    name, colon, address = place.partition(":")
+    options = {"address": address} if colon else {}
+    try:
+        return name, options | dict(parse_qsl(query, strict_parsing=bool(mark)))
+    except ValueError:
+        raise SternaError(
+            f"device {device!r}: after the question mark stands option=value, as in ?baud=3000000"
+        ) from None
+
+
+def open_transport(device: str, **options: Any) -> Transport:
+    """Open the transport that ``device`` names; its options and ``options`` go to the constructor.
 
     Raises:
         SternaError: there is no such transport or option, or what the transport needs is not installed.
     """
+    name, given = parse_device(device)
+    options = {**given, **options}
+    known = transport_options(name)
+    for option in options:
+        if option not in known:
+            raise SternaError(f"device {name!r} has no option {option!r}; its options: {', '.join(known)}")
+    transport = _transport_class(name)(**options)
+    assert isinstance(transport, Transport)
+    return transport
+
+
+def transport_options(name: str) -> tuple[str, ...]:
+    """What the constructor of the transport called ``name`` takes.
+
+    Raises:
+        SternaError: there is no such transport, or what it needs is not installed.
+    """
+    return tuple(inspect.signature(_transport_class(name)).parameters)
+
+
+def _transport_class(name: str) -> Any:
     found = [entry for entry in entry_points(group=ENTRY_POINTS) if entry.name == name]
     if not found:
         raise SternaError(f"there is no device {name!r}; transports installed: {', '.join(transports()) or 'none'}")
     try:
-        kind = found[0].load()
+        return found[0].load()
     except ImportError as error:
         raise SternaError(f"device {name!r} needs more packages ({error}): pip install 'sterna[hw]'") from error
-    known = tuple(inspect.signature(kind).parameters)
-    for option in options:
-        if option not in known:
-            raise SternaError(f"device {name!r} has no option {option!r}; its options: {', '.join(known)}")
-    transport = kind(**options)
-    assert isinstance(transport, Transport)
-    return transport

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sterna.engines.engine import Engine
+from sterna.engines.transport import Transport, open_transport, parse_device, transport_options, transports
 from sterna.errors import SternaError
+from sterna.model.geometry import Geometry
 from sterna.model.store import Model
+from sterna.progress import Progress, counting
 from sterna.runtime.session import Session
 from sterna.runtime.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from sterna.compiler.image import MemoryImage
 
 GOLDEN, CPU, CUDA = "golden", "cpu", "cuda"
 DEFAULT_CONFIG = "sim-small"
@@ -17,9 +23,18 @@ DEFAULT_CONFIG = "sim-small"
 
 def devices() -> tuple[str, ...]:
     """Names that :func:`load` takes: the engines of the host and its GPU, then the transports that are installed."""
-    from sterna.engines.transport import transports
-
     return (GOLDEN, CPU, CUDA, *transports())
+
+
+def require_device(device: str, *more: str) -> None:
+    """Check that :func:`load` knows the name in ``device``.
+
+    Raises:
+        SternaError: it does not; the message also names ``more`` devices that the caller knows.
+    """
+    names = devices()
+    if device not in names and parse_device(device)[0] not in transports():
+        raise SternaError(f"there is no device {device!r}; choose one of {', '.join((*names, *more))}")
 
 
 def load(path: str | Path, device: str = GOLDEN, **options: Any) -> Session:
@@ -28,17 +43,17 @@ def load(path: str | Path, device: str = GOLDEN, **options: Any) -> Session:
     Args:
         path: What ``sterna import`` wrote.
         device: "golden" (the NumPy specification), "cpu" (the fast engine), "cuda" (an NVIDIA GPU), "verilator" (the
-            simulated accelerator) or another installed transport. All give the same integers.
-        options: ``threads`` for "cpu"; ``gpu``, the index of the GPU, for "cuda". For accelerators ``config``, a
-            preset's name or a ``HardwareConfig``, the rest goes to the transport; "verilator" takes ``memory``,
-            ``waves``, ``timeout``, ``progress`` and more.
+            simulated accelerator), "serial:/dev/ttyUSB0" or "usb" (a board, docs/link.md) or another installed
+            transport. All give the same integers.
+        options: ``threads`` for "cpu"; ``gpu``, the index of the GPU, for "cuda". For accelerators ``loading``, which
+            makes a progress bar of the memory image; for simulated ones ``config``, a preset's name or a
+            ``HardwareConfig``. The rest goes to the transport; "verilator" takes ``memory``, ``waves``, ``timeout``,
+            ``progress`` and more. They may also stand in the device, as in "serial:/dev/ttyUSB0?baud=3000000".
 
     Raises:
         SternaError: there is no such model, device or option, or the model does not fit the device.
     """
-    names = devices()
-    if device not in names:
-        raise SternaError(f"there is no device {device!r}; choose one of {', '.join(names)}")
+    require_device(device)
     model = Model.open(path)
     tokenizer = Tokenizer.open(path, bos_id=model.bos_id)
     engine = _engine(model, device, options)
@@ -66,20 +81,33 @@ def _engine(model: Model, device: str, options: dict[str, Any]) -> Engine:
 
 def _accelerator(model: Model, device: str, options: dict[str, Any]) -> Engine:
     from sterna.compiler.image import compile_model
-    from sterna.engines.accelerator import AcceleratorEngine
-    from sterna.engines.transport import open_transport
     from sterna.spec.config import preset
 
-    config = options.pop("config", None) or DEFAULT_CONFIG
-    if isinstance(config, str):
-        config = preset(config)
-    image = compile_model(model, config)
-    transport = open_transport(device, config=config, **options)
+    loading: Progress | None = options.pop("loading", None)
+    config = options.pop("config", None)
+    name, _ = parse_device(device)
+    if "config" in transport_options(name):
+        config = config or DEFAULT_CONFIG
+        config = preset(config) if isinstance(config, str) else config
+        image = compile_model(model, config)
+        return _loaded(open_transport(device, config=config, **options), image, model.geometry, loading)
+    if config is not None:
+        raise SternaError(f"device {name!r} tells its configuration itself: leave config away")
+    transport = open_transport(device, progress=loading, **options)
     try:
-        return AcceleratorEngine(transport, image, model.geometry)
+        image = compile_model(model, transport.config)
     except BaseException:
         transport.close()
         raise
+    return _loaded(transport, image, model.geometry, loading)
+
+
+def _loaded(transport: Transport, image: MemoryImage, geometry: Geometry, loading: Progress | None) -> Engine:
+    from sterna.engines.accelerator import AcceleratorEngine
+
+    size = sum(len(contents) for _, contents in image.segments)
+    with counting(loading, total=size, label="loading", unit="B") as count:
+        return AcceleratorEngine(transport, image, geometry, progress=count)
 
 
 def _check_options(device: str, options: dict[str, Any], known: tuple[str, ...]) -> None:

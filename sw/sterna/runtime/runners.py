@@ -12,7 +12,7 @@ from sterna.engines.engine import Resumable
 from sterna.errors import SternaError
 from sterna.model.layout import LAYER_PROJECTIONS
 from sterna.model.store import Model, Projection
-from sterna.runtime.load import GOLDEN, devices, load
+from sterna.runtime.load import GOLDEN, load, require_device
 from sterna.spec.numerics import LOGIT_FRAC
 
 if TYPE_CHECKING:
@@ -168,9 +168,7 @@ def open_runner(path: str | Path, device: str, options: dict[str, Any]) -> Runne
         return _ReferenceRunner(path)
     if device == GOLDEN and not options:
         return _GoldenRunner(path)
-    names = devices()
-    if device not in names:
-        raise SternaError(f"there is no device {device!r}; choose one of {', '.join((*names, REFERENCE))}")
+    require_device(device, REFERENCE)
     return _SessionRunner(path, device, options)
 
 
