@@ -3,9 +3,10 @@ PYTHON ?= python3
 PROMPT ?=
 TOKENS ?= 32
 CASES ?=
+BOARD ?=
 BIN := .venv/bin
 
-.PHONY: sim test bench lint docs format clean
+.PHONY: sim test bench bitstream lint docs format clean
 
 sim: .venv/sim.stamp ## text from the RTL, each integer checked against the golden model
 	$(BIN)/python -m sterna_sim.demo --prompt "$(PROMPT)" --tokens $(TOKENS)
@@ -18,6 +19,9 @@ lint: .venv/dev.stamp ## style, types, and tables of the docs
 
 bench: .venv/bench.stamp ## cycles of whole tokens and where they went: build/bench.json, .md, .png
 	$(BIN)/python -m sterna_sim.bench $(CASES)
+
+bitstream: .venv/sim.stamp ## a bitstream that meets timing, and its report: build/bitstreams/BOARD/
+	$(BIN)/python -m sterna_boards.flow $(BOARD)
 
 docs: .venv/sim.stamp ## write the tables of docs/program.md from the specification
 	$(BIN)/python -m sterna.spec.tables docs/program.md
