@@ -106,6 +106,7 @@ class DramCore:
             bytes=self.size,
             data_bytes=self.data_bytes,
             byte_lanes=self.byte_lanes,
+            ranks=self.ranks,
             phases=self.phases,
             phy=self.phy,
             registers={name: (address, words) for name, (address, words) in self.registers.items()},

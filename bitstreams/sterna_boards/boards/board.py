@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """What a board is to the build flow and to the host's tools."""
 
 from __future__ import annotations
