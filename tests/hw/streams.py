@@ -160,6 +160,11 @@ class Sink:
                 ) from None
         return self.received
 
+    def cancel(self) -> None:
+        """Take nothing more."""
+        self._task.cancel()
+        self._ready.value = 0
+
     async def _run(self) -> None:
         edge = RisingEdge(self._clock)
         waiting: int | None = None  # payload offered and not yet taken

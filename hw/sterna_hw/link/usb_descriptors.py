@@ -41,9 +41,7 @@ def usb_descriptors(*, board: str, build_id: int) -> DeviceDescriptorCollection:
         device.bMaxPacketSize0 = CONTROL_PACKET
         device.bNumConfigurations = 1
     # By hand, since usb_protocol makes this one of nine bytes instead of ten.
-    qualifier = struct.pack(
-        "<BBHBBBBBx", 10, Number.DEVICE_QUALIFIER, 0x0200, 0, 0, 0, CONTROL_PACKET, 1
-    )
+    qualifier = struct.pack("<BBHBBBBBx", 10, Number.DEVICE_QUALIFIER, 0x0200, 0, 0, 0, CONTROL_PACKET, 1)
     all_of_them.add_descriptor(qualifier)
     high, full = _configuration(HIGH_SPEED_PACKET), _configuration(FULL_SPEED_PACKET)
     for index, this, other in ((AT_HIGH_SPEED, high, full), (AT_FULL_SPEED, full, high)):

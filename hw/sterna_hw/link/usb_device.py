@@ -3,8 +3,8 @@
 LUNA 0.2.3 is used as it is, but for four things that are mended here and nowhere else:
 
 - Its bulk endpoints keep their data toggles over a bus reset and over SET_CONFIGURATION, where USB 2.0 (9.1.1.5) has
-  both sides start from DATA0: the first packet after a second enumeration would be acknowledged and thrown away. So both
-  endpoints are reset then.
+  both sides start from DATA0: the first packet after a second enumeration would be acknowledged and thrown away. So
+  both endpoints are reset then.
 - It answers one descriptor whatever the speed; a host at full speed would read endpoints of 512 bytes, which it may
   refuse. So the configuration follows the speed.
 - An endpoint to the host has one packet size, fixed when it is built. So at full speed packets end after 63 bytes: the
@@ -33,7 +33,7 @@ RECEIVE_BUFFER = 4 * HIGH_SPEED_PACKET - 1  # bytes; LUNA stores one more word t
 
 
 class UlpiSignature(wiring.Signature):
-    """A ULPI PHY from the FPGA's side, synchronous to the 60 MHz clock of the ``usb`` domain; ``rst`` is active high."""
+    """A ULPI PHY from the FPGA's side, in step with the 60 MHz clock of the ``usb`` domain; ``rst`` is active high."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -79,23 +79,31 @@ class _StandardRequests(StandardRequestHandler):
         return _Descriptors(self.descriptors, self._full_speed)
 
 
-class _Restarted:
-    """An endpoint that begins anew, with DATA0 and empty, while ``restart`` is high."""
+class _BulkOut(USBStreamOutEndpoint):
+    """From the host; begins anew, with DATA0 and empty, while ``restart`` is high.
 
-    def __init__(self, restart: Signal, **parameters: int) -> None:
-        super().__init__(endpoint_number=link.USB_ENDPOINT, max_packet_size=HIGH_SPEED_PACKET, **parameters)
+    A class of its own, since LUNA names the submodule after it: the name is then the same in each run.
+    """
+
+    def __init__(self, restart: Signal) -> None:
+        super().__init__(
+            endpoint_number=link.USB_ENDPOINT, max_packet_size=HIGH_SPEED_PACKET, buffer_size=RECEIVE_BUFFER
+        )
         self._restart = restart
 
     def elaborate(self, platform: Any) -> Any:
-        return ResetInserter({"usb": self._restart})(super().elaborate(platform))  # type: ignore[misc]
+        return ResetInserter({"usb": self._restart})(super().elaborate(platform))
 
 
-class _BulkOut(_Restarted, USBStreamOutEndpoint):
-    """From the host. A class of its own gives the submodule a name that is the same in each run."""
+class _BulkIn(USBStreamInEndpoint):
+    """To the host; likewise."""
 
+    def __init__(self, restart: Signal) -> None:
+        super().__init__(endpoint_number=link.USB_ENDPOINT, max_packet_size=HIGH_SPEED_PACKET)
+        self._restart = restart
 
-class _BulkIn(_Restarted, USBStreamInEndpoint):
-    """To the host."""
+    def elaborate(self, platform: Any) -> Any:
+        return ResetInserter({"usb": self._restart})(super().elaborate(platform))
 
 
 class UsbDevice(wiring.Component):
@@ -152,7 +160,7 @@ class UsbDevice(wiring.Component):
         control = luna.add_control_endpoint()
         control.add_request_handler(_StandardRequests(self._descriptors, luna.speed == USBSpeed.FULL))
         restart = Signal()
-        bulk_out = _BulkOut(restart, buffer_size=RECEIVE_BUFFER)
+        bulk_out = _BulkOut(restart)
         bulk_in = _BulkIn(restart)
         luna.add_endpoint(bulk_out)
         luna.add_endpoint(bulk_in)

@@ -1,0 +1,222 @@
+"""A USB link against a PHY and a host: enumeration, bytes both ways, faults, speed."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import cocotb
+from cocotb.clock import Clock
+from cocotb.triggers import ClockCycles
+from streams import Sink, Source, seeded
+from ulpi_phy import PERIOD_PS, UlpiPhy, now
+from usb_host import MICROFRAME, Stalled, UsbHost
+
+from sterna.spec.link import USB_ENDPOINT as ENDPOINT
+from sterna_hw.link.usb_descriptors import FULL_SPEED_PACKET, HIGH_SPEED_PACKET, usb_descriptors
+
+SYSTEM_PERIOD_PS = 13_334  # 75 MHz
+ADDRESS = 42
+DECISION = 14  # cycles that ULPI 1.1 allows a link to begin its answer at high speed
+LEAST_RATE = 45  # MB/s
+EXPECTED = {
+    (int(kind), index): bytes(descriptor)
+    for kind, index, descriptor in usb_descriptors(board=os.environ["BOARD"], build_id=int(os.environ["BUILD_ID"]))
+}
+
+
+async def attached(dut: Any, *, high_speed: bool = True) -> UsbHost:
+    """A device that was plugged in, reset by the host, and waits for its address."""
+    rng = seeded(dut, "usb")
+    for name in ("rst", "usb_rst"):
+        getattr(dut, name).value = 1
+    for name in ("rx__ready", "tx__valid", "tx__payload"):
+        getattr(dut, name).value = 0
+    cocotb.start_soon(Clock(dut.clk, SYSTEM_PERIOD_PS, unit="ps").start())
+    cocotb.start_soon(Clock(dut.usb_clk, PERIOD_PS, unit="ps").start())
+    phy = UlpiPhy(dut, rng)
+    await ClockCycles(dut.clk, 10)
+    assert int(dut.ulpi__rst.value), "the PHY is not in reset while the system is"
+    dut.rst.value = 0
+    await ClockCycles(dut.usb_clk, 10)
+    dut.usb_rst.value = 0
+    assert not int(dut.ulpi__rst.value)
+    await ClockCycles(dut.usb_clk, 70_000)  # the PHY may start up for a millisecond
+    phy.plug()
+    await ClockCycles(dut.usb_clk, 3_000)
+    host = UsbHost(dut, phy, rng)
+    await host.reset(high_speed=high_speed)
+    return host
+
+
+async def enumerate_(host: UsbHost) -> None:
+    """What an operating system does with a new device."""
+    await host.idle(200)
+    assert await host.descriptor(1, length=64) == EXPECTED[1, 0]
+    await host.set_address(ADDRESS)
+    await host.idle(200)
+    at_speed = 0 if host.high_speed else 1
+    assert await host.descriptor(1) == EXPECTED[1, 0]
+    assert await host.descriptor(6) == EXPECTED[6, 0]
+    assert await host.descriptor(2, length=9) == EXPECTED[2, at_speed][:9]
+    assert await host.descriptor(2) == EXPECTED[2, at_speed]
+    assert await host.descriptor(7) == EXPECTED[7, at_speed]
+    for index in range(4):
+        assert await host.descriptor(3, index) == EXPECTED[3, index]
+    for kind in (15, 9):  # a device of USB 2.0 has no BOS, and this one is not OTG
+        try:
+            await host.descriptor(kind)
+        except Stalled:
+            continue
+        raise AssertionError(f"an answer for descriptor {kind}")
+    await host.set_configuration()
+    assert await host.control(0x80, 8, 0, length=1) == b"\x01"
+
+
+@cocotb.test()
+async def high_speed(dut: Any) -> None:
+    host = await attached(dut)
+    rng = seeded(dut, "bytes")
+    await enumerate_(host)
+    assert await host.take(ENDPOINT, most=HIGH_SPEED_PACKET) is None, "data of the device, which has none"
+    sink = Sink(dut, "rx", stall=0.4, rng=rng)
+    source = Source(dut, "tx", stall=0.1, rng=rng)
+    for length in (1, 2, 3, 511, 512, 513, 2000):
+        message, reply = rng.randbytes(length), rng.randbytes(length)
+        source.send_all(reply)
+        await host.write(ENDPOINT, message, packet=HIGH_SPEED_PACKET)
+        packets = await host.read(ENDPOINT, length, packet=HIGH_SPEED_PACKET)
+        assert b"".join(packets) == reply
+        assert bytes((await sink.wait(length))[:length]) == message
+        sink.received.clear()
+        if length % HIGH_SPEED_PACKET == 0:  # the empty packet that ends the host's transfer
+            await host.idle(200)
+            assert await host.take(ENDPOINT, most=HIGH_SPEED_PACKET) == b""
+    assert host.phy.decision <= DECISION, f"{host.phy.decision} cycles to answer"
+
+
+@cocotb.test()
+async def faults(dut: Any) -> None:
+    """Damage on the bus is mended by the protocol: no byte is lost, none comes twice."""
+    host = await attached(dut)
+    rng = seeded(dut, "bytes")
+    await enumerate_(host)
+    sink, source = Sink(dut, "rx", stall=0.1, rng=rng), Source(dut, "tx", stall=0.1, rng=rng)
+    sent, replies, got = b"", b"", b""
+    for damage in ("data", "answer", "token", "in data", "in answer", "in token") * 2:
+        message, reply = rng.randbytes(rng.randrange(1, 600)), rng.randbytes(rng.randrange(1, 600))
+        sent, replies = sent + message, replies + reply
+        source.send_all(reply)
+        await host.idle(1_500)
+        host.damage = None if damage.startswith("in ") else damage
+        before = dict(host.answers)
+        await host.write(ENDPOINT, message, packet=HIGH_SPEED_PACKET)
+        if damage == "data":
+            assert host.answers["silence"] == before.get("silence", 0) + 1, "an answer to a damaged packet"
+        if damage.startswith("in "):
+            host.damage = damage if damage == "in data" else damage[3:]
+        got += b"".join(await host.read(ENDPOINT, len(reply), packet=HIGH_SPEED_PACKET))
+        assert host.damage is None, f"{damage} did not happen"
+        await host.idle(1_500)
+        while (packet := await host.take(ENDPOINT, most=HIGH_SPEED_PACKET)) is not None:
+            assert packet == b"", "more than was sent"
+    assert got == replies
+    await host.idle(3_000)
+    assert bytes(sink.received) == sent
+    assert host.answers["repeated"] == 2
+
+
+@cocotb.test()
+async def anew(dut: Any) -> None:
+    """A configuration that is set again, a bus reset, a pulled cable: each time both ways begin with DATA0."""
+    host = await attached(dut)
+    rng = seeded(dut, "bytes")
+    await enumerate_(host)
+    for again in ("configuration", "reset", "cable", None):
+        sink, source = Sink(dut, "rx", stall=0, rng=rng), Source(dut, "tx", stall=0, rng=rng)
+        message, reply = rng.randbytes(20), rng.randbytes(30)
+        source.send_all(reply)
+        await host.write(ENDPOINT, message, packet=HIGH_SPEED_PACKET)
+        assert await host.read(ENDPOINT, len(reply), packet=HIGH_SPEED_PACKET) == [reply]
+        assert bytes(await sink.wait(len(message))) == message
+        source.cancel()
+        sink.cancel()
+        if again == "configuration":
+            await host.set_configuration()
+        elif again:
+            if again == "cable":
+                host.phy.unplug()
+                await ClockCycles(dut.usb_clk, 1_000)
+                source = Source(dut, "tx", stall=0, rng=rng)
+                source.send_all(bytes(3_000))  # to a host that is gone
+                await source.drain()
+                source.cancel()
+                host.phy.plug()
+                await ClockCycles(dut.usb_clk, 3_000)
+            await host.reset()
+            await enumerate_(host)
+            assert await host.take(ENDPOINT, most=HIGH_SPEED_PACKET) is None, "bytes from before the cable was pulled"
+
+
+@cocotb.test()
+async def back_pressure(dut: Any) -> None:
+    """What is not taken waits in the host: NAK, then PING until there is room, and nothing is lost."""
+    host = await attached(dut)
+    rng = seeded(dut, "bytes")
+    await enumerate_(host)
+    message = rng.randbytes(6_000)
+    accepted = 0
+    while await host.out(ENDPOINT, message[accepted : accepted + HIGH_SPEED_PACKET]):
+        accepted += HIGH_SPEED_PACKET
+    assert 2 * HIGH_SPEED_PACKET <= accepted < len(message)
+    assert not await host.out(ENDPOINT, message[accepted : accepted + HIGH_SPEED_PACKET])
+    assert host.answers["NAK"] == 1
+    assert host.answers["PING NAK"] == 1
+    sink = Sink(dut, "rx", stall=0.5, rng=rng)
+    await host.write(ENDPOINT, message[accepted:], packet=HIGH_SPEED_PACKET)
+    assert bytes(await sink.wait(len(message))) == message
+
+
+@cocotb.test()
+async def speed(dut: Any) -> None:
+    """Bytes in a microframe both ways, with nothing in the way on the side of the system."""
+    host = await attached(dut)
+    rng = seeded(dut, "bytes")
+    await enumerate_(host)
+    sink = Sink(dut, "rx", stall=0, rng=rng)
+    for direction in ("out", "in"):
+        message = rng.randbytes(30 * HIGH_SPEED_PACKET)
+        await host.idle(MICROFRAME)
+        if direction == "in":
+            source = Source(dut, "tx", stall=0, rng=rng)
+            source.send_all(message)
+            await host.idle(1_000)
+        start = now()
+        if direction == "out":
+            await host.write(ENDPOINT, message, packet=HIGH_SPEED_PACKET)
+            assert bytes(await sink.wait(len(message))) == message
+            sink.cancel()
+        else:
+            assert b"".join(await host.read(ENDPOINT, len(message), packet=HIGH_SPEED_PACKET)) == message
+        cycles = now() - start
+        rate = len(message) / cycles * 60
+        dut._log.info("%s: %.0f bytes a microframe, %.1f MB/s", direction, len(message) / cycles * MICROFRAME, rate)
+        assert rate > LEAST_RATE
+    assert "NAK" not in host.answers, host.answers
+
+
+@cocotb.test()
+async def full_speed(dut: Any) -> None:
+    """At a host that does not chirp: endpoints of 64 bytes."""
+    host = await attached(dut, high_speed=False)
+    rng = seeded(dut, "bytes")
+    await enumerate_(host)
+    sink, source = Sink(dut, "rx", stall=0.3, rng=rng), Source(dut, "tx", stall=0.3, rng=rng)
+    for length in (1, 63, 64, 128, 200):
+        message, reply = rng.randbytes(length), rng.randbytes(length)
+        source.send_all(reply)
+        await host.write(ENDPOINT, message, packet=FULL_SPEED_PACKET)
+        packets = await host.read(ENDPOINT, length, packet=FULL_SPEED_PACKET - 1)
+        assert b"".join(packets) == reply
+        assert bytes((await sink.wait(length))[:length]) == message
+        sink.received.clear()
