@@ -71,12 +71,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     from sterna.cli import tasks
+    from sterna.cli.progress import loading
 
     _refuse(args, _TASKS_ONLY if args.text else _TEXT_ONLY, "--tasks" if args.text else "--text")
     if args.tasks == tasks.LIST:
         print(json.dumps(tasks.listing()) if args.json else tasks.listing_text())
         return 0
-    options = {name: value for name in ("config", "threads") if (value := getattr(args, name)) is not None}
+    options: dict[str, Any] = loading(args.device)
+    options |= {name: value for name in ("config", "threads") if (value := getattr(args, name)) is not None}
     result = _score_text(args, options) if args.text else tasks.score(args, options)
     print(json.dumps(result) if args.json else comparison(result) if args.text else tasks.text(result))
     return 0

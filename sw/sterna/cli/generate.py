@@ -26,6 +26,8 @@ examples:
       the memory of an ECP5 board: DDR3 behind LiteDRAM (`ecp5-ddr3-litedram` simulates the controller's Verilog)
   sterna generate model.sterna --prompt "Once" --tokens 1 --device verilator --waves out.fst --wave-cycles 0:20000
       record every signal of the first 20,000 cycles (about 1 MB a thousand cycles)
+  sterna generate model.sterna --prompt "The sea was" --device serial:/dev/ttyUSB0
+      a board on a serial port (or --device usb); `sterna devices` lists them, docs/link.md has the options
   sterna generate model.sterna --prompt "443 345 695" --ids
       token ids in, token ids out; works without a tokenizer
   sterna generate model.sterna --prompt "Once" --json
@@ -51,7 +53,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--prompt", default="", metavar="TEXT", help="what to continue (default: a fresh sequence)")
     parser.add_argument("--tokens", type=int, default=64, metavar="N", help="tokens to generate (default: 64)")
     parser.add_argument(
-        "--device", default="golden", metavar="D", help="golden (default), cpu, cuda, emulator, verilator"
+        "--device",
+        default="golden",
+        metavar="D",
+        help="golden (default), cpu, cuda, emulator, verilator, serial:PORT, usb",
     )
     parser.add_argument("--ids", action="store_true", help="the prompt and the output are token ids")
     parser.add_argument("--echo", action="store_true", help="print the prompt before the text")
@@ -70,10 +75,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
+    from sterna.cli.progress import loading
     from sterna.runtime.load import load
 
     prompt = _ids(args.prompt) if args.ids else args.prompt
-    with load(args.model, args.device, **_options(args)) as session:
+    with load(args.model, args.device, **loading(args.device), **_options(args)) as session:
         generation = _stream(session, prompt, args)
         result = _result(generation, args)
     if args.json:

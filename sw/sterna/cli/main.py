@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from sterna.cli import compare, explore, generate, import_, info, quality, train
+from sterna.cli import compare, devices, explore, flash, generate, import_, info, quality, train
 from sterna.cli import eval as eval_
 from sterna.errors import SternaError
 
@@ -23,7 +23,7 @@ a first walk:
   sterna train --train books.txt --valid held-out.txt --out my-checkpoint
 
 All devices give the same integers: golden is the specification in NumPy, cpu is fast, emulator runs the compiled
-program without timing, verilator simulates the accelerator cycle by cycle.
+program without timing, verilator simulates the accelerator cycle by cycle; serial:PORT and usb are boards.
 `sterna COMMAND --help` explains each command with examples.
 
 exit codes: 0 done, 2 the input or the model is at fault, 3 the device is, 130 stopped by Ctrl-C.
@@ -57,6 +57,8 @@ def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     compare.add_parser(subparsers)
     explore.add_parser(subparsers)
     generate.add_parser(subparsers)
+    devices.add_parser(subparsers)
+    flash.add_parser(subparsers)
     eval_.add_parser(subparsers)
     quality.add_parser(subparsers)
     train.add_parser(subparsers, complete=next(iter(arguments), None) == train.NAME)

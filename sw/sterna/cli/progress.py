@@ -12,6 +12,13 @@ from tqdm import tqdm
 LOG_SECONDS = 5.0  # between two lines where standard error is no terminal
 
 
+def loading(device: str) -> dict[str, Any]:
+    """The option of :func:`sterna.load` that shows how far a memory image is on its way to an accelerator."""
+    from sterna.engines.transport import parse_device, transports
+
+    return {"loading": progress} if parse_device(device)[0] in transports() else {}
+
+
 class _Lines:
     """Turns the redrawing of a bar into lines of a log."""
 

@@ -31,7 +31,7 @@ class SerialPipe(BytePipe):
 
     def __init__(self, port: str, *, baud: int) -> None:
         serial = _pyserial()
-        self._name, self._failure = port, serial.SerialException
+        self._name, self._baud, self._failure = port, baud, serial.SerialException
         try:
             self._port: Any = serial.Serial(port, baudrate=baud, timeout=0, write_timeout=WRITE_SECONDS, exclusive=True)
         except (serial.SerialException, OSError, ValueError) as error:
@@ -43,6 +43,11 @@ class SerialPipe(BytePipe):
     def name(self) -> str:
         """The port."""
         return self._name
+
+    @property
+    def baud(self) -> int:
+        """Its rate, bits a second."""
+        return self._baud
 
     def read(self, timeout: float) -> bytes:
         """See :meth:`BytePipe.read`."""

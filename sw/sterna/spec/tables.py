@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sterna.spec import isa, registers
 from sterna.spec.config import PRESETS
 
 
-def _table(header: tuple[str, ...], lines: Sequence[tuple[str, ...]]) -> str:
+def table(header: tuple[str, ...], lines: Sequence[tuple[str, ...]]) -> str:
+    """A table in Markdown."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, tuple("---" for _ in header), *lines))
 
 
 def descriptor_table() -> str:
     """Fields of a descriptor."""
     lines = [(f"{f.offset}", f"{f.width}{' signed' * f.signed}", f"`{f.name}`", f.doc) for f in isa.FIELDS]
-    return _table(("bit", "width", "field", "meaning"), lines)
+    return table(("bit", "width", "field", "meaning"), lines)
 
 
 def opcode_table() -> str:
     """Opcodes and row operations with their numbers."""
     lines = [(str(op.value), f"`{op.name}`") for op in isa.Opcode]
     rows = [(str(op.value), f"`{op.name}`") for op in isa.RowOp]
-    return _table(("opcode", "name"), lines) + "\n\n" + _table(("row_op", "name"), rows)
+    return table(("opcode", "name"), lines) + "\n\n" + table(("row_op", "name"), rows)
 
 
 def register_table() -> str:
     """The register map."""
     lines = [(f"0x{r.offset:02X}", f"`{r.name}`", r.access.value, r.doc) for r in registers.REGISTERS]
-    return _table(("offset", "register", "access", "meaning"), lines)
+    return table(("offset", "register", "access", "meaning"), lines)
 
 
 def bit_table() -> str:
@@ -42,14 +43,14 @@ def bit_table() -> str:
         for flag in flags
     ]
     causes = [(str(cause.value), f"`{cause.name}`", registers.ERROR_TEXT[cause]) for cause in registers.ErrorCause]
-    return _table(("register", "bit", "name"), bits) + "\n\n" + _table(("ERROR_CAUSE", "name", "meaning"), causes)
+    return table(("register", "bit", "name"), bits) + "\n\n" + table(("ERROR_CAUSE", "name", "meaning"), causes)
 
 
 def preset_table() -> str:
     """The named configurations."""
     names = list(PRESETS["sim-small"].__dataclass_fields__)[1:]
     lines = [(f"`{name}`", *(str(getattr(preset, name)) for preset in PRESETS.values())) for name in names]
-    return _table(("parameter", *(f"`{name}`" for name in PRESETS)), lines)
+    return table(("parameter", *(f"`{name}`" for name in PRESETS)), lines)
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -61,11 +62,11 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 
 
-def render(text: str) -> str:
-    """``text`` with the part between each ``<!-- NAME -->`` and ``<!-- end -->`` made anew."""
+def render(text: str, tables: Mapping[str, Callable[[], str]] = TABLES) -> str:
+    """``text`` with the part between each ``<!-- NAME -->`` and ``<!-- end -->`` made anew by ``tables[NAME]``."""
 
     def fill(match: re.Match[str]) -> str:
-        return f"<!-- {match[1]} -->\n{TABLES[match[1]]()}\n<!-- end -->"
+        return f"<!-- {match[1]} -->\n{tables[match[1]]()}\n<!-- end -->"
 
     return re.sub(r"<!-- (\w+) -->\n.*?<!-- end -->", fill, text, flags=re.DOTALL)
 
