@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from math import ceil, isclose
+from pathlib import Path
 
 import pytest
 
@@ -13,15 +15,17 @@ pytest.importorskip("luna")
 
 from amaranth.sim import Simulator
 
+from sterna.compiler.image import compile_model
 from sterna.compiler.program import Placement
 from sterna.errors import SternaError
-from sterna.explore.program import token
 from sterna.importer.synthetic import GEOMETRIES
 from sterna.model.geometry import Geometry
+from sterna.model.store import Model
 from sterna.spec.board import BoardDescription
-from sterna.spec.isa import Opcode
 from sterna.spec.link import UART_RATES
 from sterna_boards.boards import BOARDS, find_board
+from sterna_boards.boards.__main__ import main
+from sterna_boards.boards.expect import expect, image_bytes
 from sterna_boards.boards.io_voltage import (
     FEEDBACK_OHMS,
     FEEDBACK_VOLTS,
@@ -53,6 +57,7 @@ MODELS = {
     "butterstick": [GEOMETRIES["1.3b"], GEOMETRIES["2.7b"]],
     "ulx3s": [Geometry(hidden=512, layers=8, inner=1536, vocab=4096, rms_eps=1e-6), GEOMETRIES["8m"]],
 }
+TOO_LARGE = Geometry(hidden=4096, layers=32, inner=11008, vocab=32000, rms_eps=1e-6)
 TOOLS = {"YOSYS": "yosys", "NEXTPNR_ECP5": "nextpnr-ecp5", "ECPPACK": "ecppack", "OPENFPGALOADER": "openFPGALoader"}
 
 
@@ -105,7 +110,8 @@ def test_a_bitstream_describes_itself(board, core):
     description = board.top(core=core, build_id=1).description
     assert BoardDescription.unpack(description.pack()) == description
     assert description.dram == core.description
-    assert description.dram.bytes == SIZES[board.name]
+    assert description.dram.bytes == board.memory_bytes == SIZES[board.name]
+    assert description.dram.ranks == (2 if board.name == "butterstick" else 1)
     assert (description.board, description.clock, description.links) == (board.name, board.clock, board.links)
     assert description.dram.byte_lanes * 8 == 16
     assert description.config.beat_bytes == core.data_bytes
@@ -151,17 +157,28 @@ def test_the_clocks_are_what_the_recipe_says(board, core):
 def test_models_fit_board_and_configuration(board):
     for geometry in MODELS[board.name]:
         Placement.of(geometry, board.config)
-        words = 0
-        for step in token(geometry, board.config):
-            words += board.config.descriptor_words
-            if step.opcode is Opcode.LOAD:
-                words += step.count
-            elif step.opcode is Opcode.MATMUL:
-                words += step.cut.words(step.count)
-        table = geometry.vocab * (2 * geometry.hidden + 2 * board.config.word_bytes)
-        assert words * board.config.word_bytes + table + 4 * geometry.vocab + 3 * 4096 <= SIZES[board.name]
+        assert expect(board, "a model", geometry).fits
     with pytest.raises(SternaError, match=f"configuration {board.name} has"):
-        Placement.of(Geometry(hidden=4096, layers=32, inner=11008, vocab=32000, rms_eps=1e-6), board.config)
+        Placement.of(GEOMETRIES["2.7b"] if board.name == "ecpix5" else TOO_LARGE, board.config)
+
+
+def test_what_is_expected_of_a_board_is_what_the_compiler_makes():
+    model = Model.open(Path(__file__).parents[2] / "sim/models/gutenberg-31m")
+    board = BOARDS["ulx3s"]
+    assert compile_model(model, board.config).size == image_bytes(model.geometry, board.config)
+
+
+def test_the_table_names_each_model_that_fits(capsys):
+    assert main([]) == 0
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    fitting = {(row[0].removeprefix("| "), row[3]) for row in rows}
+    assert ("butterstick", "2.7b") in fitting and ("ecpix5", "1.3b") in fitting
+    assert {("ecpix5", "2.7b"), ("ulx3s", "370m")}.isdisjoint(fitting)
+    assert main(["ulx3s", "--json"]) == 0
+    (one,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert one["tokens_per_second"] == 50e6 / one["cycles"] and one["load_seconds"].keys() == {"uart:3000000"}
+    with pytest.raises(SystemExit):
+        main(["nothing"])
 
 
 def test_an_unknown_board_is_refused():

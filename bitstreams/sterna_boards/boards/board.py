@@ -22,6 +22,7 @@ class Board:
     platform: Callable[[], Any]  # makes a fresh amaranth platform: pins, device, speed grade
     top_class: type[BoardTop]
     recipe_name: str
+    memory_bytes: int
     links: tuple[str, ...]  # of its bitstream: "uart:" and the rate in baud, "usb"
     programmer: str  # the board as openFPGALoader calls it
 

@@ -118,6 +118,7 @@ BUTTERSTICK = Board(
     platform=Platform,
     top_class=ButterstickTop,
     recipe_name="butterstick-ddr3",
+    memory_bytes=1 << 30,
     links=("usb",),
     programmer="butterstick",
 )

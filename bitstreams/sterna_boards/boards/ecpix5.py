@@ -44,6 +44,7 @@ ECPIX5 = Board(
     platform=ECPIX585Platform,
     top_class=Ecpix5Top,
     recipe_name="ecpix5-ddr3",
+    memory_bytes=512 << 20,
     links=("uart:12000000", "usb"),
     programmer="ecpix5",
 )

@@ -44,6 +44,7 @@ ULX3S = Board(
     platform=ULX3S_85F_Platform,
     top_class=Ulx3sTop,
     recipe_name="ulx3s-sdr",
+    memory_bytes=32 << 20,
     links=("uart:3000000",),
     programmer="ulx3s",
 )
