@@ -15,7 +15,7 @@ from sterna.errors import SternaError
 from sterna.importer import import_checkpoint
 from sterna.importer.synthetic import GEOMETRIES, source_bytes, write_synthetic
 from sterna.model.store import Model
-from sterna.spec.config import HardwareConfig, preset
+from sterna.spec.config import PRESETS, HardwareConfig, preset
 from sterna_sim.build import cache_root
 from sterna_sim.cosim import CoSimulation
 from sterna_sim.demo import MODEL
@@ -26,12 +26,8 @@ SHIPPED = "shipped"
 STORED = {SHIPPED: MODEL, "reservoir": MODEL.with_name("gutenberg-25m-reservoir")}
 SWITCHES = {"+generator": True, "-generator": False}  # ends of a configuration: the preset with or without
 # What a rate and a latency say of the memories that the configurations are made for.
-IDEAL_MEMORIES = {
-    "sim-tiny": MemoryModel(),
-    "sim-small": MemoryModel(),
-    "sim-large": MemoryModel(),
-    "ecpix5": MemoryModel(beats_denominator=2),  # DDR3 x16 behind a 128-bit port: 8 bytes a cycle
-}
+# Ideal memories that give less than a beat a cycle.
+IDEAL_MEMORIES = {"ecpix5": MemoryModel(beats_denominator=2)}  # DDR3 x16 behind a 128-bit port: 8 bytes a cycle
 DEFAULT_CASES = (
     f"{SHIPPED}:sim-small",
     f"{SHIPPED}:ecpix5",
@@ -53,7 +49,7 @@ def measure(name: str, config_name: str, memory_name: str = IDEAL, *, tokens: in
         SternaError: the model does not fit the configuration or the memory, or the RTL differs from golden.
     """
     config = _config(config_name)
-    memory = IDEAL_MEMORIES[config.name] if memory_name == IDEAL else memory_model(memory_name)
+    memory = IDEAL_MEMORIES.get(config.name, MemoryModel()) if memory_name == IDEAL else memory_model(memory_name)
     with tempfile.TemporaryDirectory(prefix="sterna-bench-") as folder:
         model = Model.open(STORED[name]) if name in STORED else _synthetic(name, Path(folder))
         with CoSimulation(model, config, memory=memory, progress=_note) as cosim:
@@ -88,7 +84,7 @@ def main() -> int:
         nargs="*",
         default=DEFAULT_CASES,
         metavar="MODEL:CONFIG[:MEMORY]",
-        help=f"MODEL is one of {', '.join((*STORED, *GEOMETRIES))}, CONFIG one of {', '.join(IDEAL_MEMORIES)}, "
+        help=f"MODEL is one of {', '.join((*STORED, *GEOMETRIES))}, CONFIG one of {', '.join(PRESETS)}, "
         f"with {' or '.join(SWITCHES)} behind it if wanted, MEMORY is one of {', '.join(MODELS)} "
         f"(default: {' '.join(DEFAULT_CASES)})",
     )
@@ -124,7 +120,7 @@ def _parse(case: str) -> tuple[str, str, str]:
     parts = case.split(":")
     if len(parts) == 2:
         parts.append(IDEAL)
-    known = len(parts) == 3 and parts[0] in {*STORED, *GEOMETRIES} and _split(parts[1])[0] in IDEAL_MEMORIES
+    known = len(parts) == 3 and parts[0] in {*STORED, *GEOMETRIES} and _split(parts[1])[0] in PRESETS
     if not known or parts[2] not in MODELS:
         raise SternaError(f"{case!r} is no case; write MODEL:CONFIG or MODEL:CONFIG:MEMORY, see --help")
     return parts[0], parts[1], parts[2]

@@ -13,7 +13,7 @@ import importlib.util
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -91,9 +91,10 @@ def library(text: str, *, dram: DramCore | None = None, waves: bool = False, pro
     return _library("harness.cpp", designs, dram=dram, waves=waves, progress=progress)
 
 
-def traffic_library(*, dram: DramCore | None = None, progress: Progress | None = None) -> Path:
+def traffic_library(*, beat_bytes: int, dram: DramCore | None = None, progress: Progress | None = None) -> Path:
     """Path of the shared library that measures a memory, the harness's own or ``dram``; see :func:`library`."""
-    return _library("traffic.cpp", _dram_designs(dram), dram=dram, waves=False, progress=progress)
+    defines = (f"-DSTERNA_BEAT={beat_bytes}",)
+    return _library("traffic.cpp", _dram_designs(dram), dram=dram, waves=False, defines=defines, progress=progress)
 
 
 def _dram_designs(dram: DramCore | None) -> list[Design]:
@@ -135,12 +136,18 @@ def _cached(
 
 
 def _library(
-    harness: str, designs: list[Design], *, dram: DramCore | None, waves: bool, progress: Progress | None
+    harness: str,
+    designs: list[Design],
+    *,
+    dram: DramCore | None,
+    waves: bool,
+    defines: Sequence[str] = (),
+    progress: Progress | None,
 ) -> Path:
     """The library of a harness with its designs; each of these is compiled once for all harnesses and memories."""
     compiler, report = find_compiler(), _reporter(progress)
     tools = [_version("verilator"), compiler_identity(compiler)]
-    defines = [f"-DSTERNA_CONTROLLER={dram is not None:d}"]
+    defines = [f"-DSTERNA_CONTROLLER={dram is not None:d}", *defines]
     sources = [[path.name, path.read_text()] for path in harness_sources(harness)]
     keys = [[*design.key(), *tools] for design in designs]
 

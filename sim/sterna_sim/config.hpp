@@ -5,7 +5,7 @@
 
 namespace sterna {
 
-enum MemoryKind : uint32_t { IDEAL = 0, DDR3 = 1, CONTROLLER = 2 };
+enum MemoryKind : uint32_t { IDEAL = 0, DDR3 = 1, CONTROLLER = 2, BANKED = 3 };
 
 // A memory of constant rate and latency (MemoryModel).
 struct IdealConfig {
@@ -33,6 +33,27 @@ struct Ddr3Config {
     uint32_t refresh_cycles;     // from the last bank's coming to rest to the next command
 };
 
+// Channels in lockstep behind controllers that open rows ahead (BankedModel). Cycles of the port's clock.
+struct BankedConfig {
+    uint32_t beat_bytes;         // of all channels together
+    uint32_t channels;
+    uint32_t rate_numerator;     // a channel moves at most numerator beats
+    uint32_t rate_denominator;   // in denominator cycles
+    uint32_t latency;            // from the address handshake to the first beat, beyond its row's opening
+    uint32_t write_latency;      // from the last beat written to the response
+    uint32_t row_beats;          // of one row of one bank
+    uint32_t interleave_beats;   // consecutive beats in one bank
+    uint32_t banks;
+    uint32_t trcd, trp, tras, trrd;
+    uint32_t read_recovery;      // from a read to a precharge
+    uint32_t write_recovery;     // from a write to a precharge
+    uint32_t turnaround;         // of the data bus
+    uint32_t refresh_interval, refresh_cycles;
+    uint32_t refresh_stagger;    // from one channel's refresh to the next one's
+    uint32_t beats_in_flight;    // asked for and not taken
+    uint32_t write_queue;        // cycles by which written data may be behind
+};
+
 // The chip behind a controller's DFI, in clocks of the DRAM unless it says cycles (ControllerModel).
 struct ChipConfig {
     uint32_t init_register;                // word address of the register that opens the port
@@ -49,6 +70,7 @@ struct MemoryConfig {
     uint32_t kind;
     IdealConfig ideal;
     Ddr3Config ddr3;
+    BankedConfig banked;
     ChipConfig chip;
 };
 

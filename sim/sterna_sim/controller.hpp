@@ -63,7 +63,7 @@ public:
         dram_.bus_awburst = port.m_axi_awburst;
         dram_.bus_awvalid = port.m_axi_awvalid;
         std::memcpy(&dram_.bus_wdata, &port.m_axi_wdata, BEAT_BYTES);
-        dram_.bus_wstrb = port.m_axi_wstrb;
+        std::memcpy(&dram_.bus_wstrb, &port.m_axi_wstrb, sizeof dram_.bus_wstrb);
         dram_.bus_wlast = port.m_axi_wlast;
         dram_.bus_wvalid = port.m_axi_wvalid;
         dram_.bus_bready = port.m_axi_bready;

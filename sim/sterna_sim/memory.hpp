@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "axi_rules.hpp"
+#include "banked.hpp"
 #include "ddr3.hpp"
 #include "fault.hpp"
 #include "store.hpp"
@@ -28,6 +29,8 @@ public:
           chance_(config.stall_threshold, config.seed) {
         if (config.kind == DDR3)
             timing_ = std::make_unique<Ddr3Timing>(config.ddr3, BEAT_BYTES);
+        else if (config.kind == BANKED)
+            timing_ = std::make_unique<BankedTiming>(config.banked);
         else
             timing_ = std::make_unique<IdealTiming>(config.ideal);
     }

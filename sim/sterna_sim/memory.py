@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Protocol
 
 from sterna.errors import SternaError
+from sterna_sim.banked import HBM2, ZYNQ_DDR4
 
 PORT_BYTES = 16  # data width of the DDR3 models: a burst of the chip in each beat
 
@@ -18,6 +19,11 @@ class Memory(Protocol):
     @property
     def size(self) -> int:
         """Bytes; host memory is taken only for what is written."""
+        ...
+
+    @property
+    def port_bytes(self) -> int:
+        """Data width of its port; for a model that takes any, that of the narrowest DRAM."""
         ...
 
     def peak_bytes(self, beat_bytes: int) -> float:
@@ -71,6 +77,11 @@ class MemoryModel:
         )
 
     @property
+    def port_bytes(self) -> int:
+        """See :attr:`Memory.port_bytes`."""
+        return PORT_BYTES
+
+    @property
     def peak(self) -> Fraction:
         """Beats a cycle of a long sequential read: the rate, less what refreshes take."""
         rate = Fraction(self.beats_numerator, self.beats_denominator)
@@ -112,6 +123,11 @@ class Ddr3Model:
     refresh_cycles: int = 25  # from the last bank's coming to rest to the next command: tRP, tRFC, and three
     size: int = 1 << 29  # bytes
 
+    @property
+    def port_bytes(self) -> int:
+        """See :attr:`Memory.port_bytes`."""
+        return PORT_BYTES
+
     def peak_bytes(self, beat_bytes: int) -> float:
         """See :meth:`Memory.peak_bytes`."""
         _require_port(beat_bytes)
@@ -145,6 +161,11 @@ class ControllerModel:
     trefi: float = 7800
     size: int = 1 << 29  # bytes
 
+    @property
+    def port_bytes(self) -> int:
+        """See :attr:`Memory.port_bytes`."""
+        return PORT_BYTES
+
     def peak_bytes(self, beat_bytes: int) -> float:
         """See :meth:`Memory.peak_bytes`."""
         _require_port(beat_bytes)
@@ -169,6 +190,8 @@ MODELS: dict[str, Memory] = {
     "ideal": MemoryModel(),
     "ecp5-ddr3": Ddr3Model(),
     "ecp5-ddr3-litedram": ControllerModel(),
+    "zynq-ddr4": ZYNQ_DDR4,
+    "hbm": HBM2,
 }
 
 

@@ -6,9 +6,10 @@ import ctypes
 from math import ceil
 
 from sterna_boards.recipe import RECIPES, DramCore
+from sterna_sim.banked import BankedModel
 from sterna_sim.memory import ControllerModel, Ddr3Model, Memory, MemoryModel
 
-_IDEAL, _DDR3, _CONTROLLER = 0, 1, 2  # MemoryKind
+_IDEAL, _DDR3, _CONTROLLER, _BANKED = 0, 1, 2, 3  # MemoryKind
 
 
 def _words(*names: str) -> tuple[tuple[str, type[ctypes.c_uint32]], ...]:
@@ -37,6 +38,32 @@ class _Ddr3Config(ctypes.Structure):
         "write_to_read",
         "refresh_interval",
         "refresh_cycles",
+    )
+
+
+class _BankedConfig(ctypes.Structure):
+    _fields_ = _words(
+        "beat_bytes",
+        "channels",
+        "rate_numerator",
+        "rate_denominator",
+        "latency",
+        "write_latency",
+        "row_beats",
+        "interleave_beats",
+        "banks",
+        "trcd",
+        "trp",
+        "tras",
+        "trrd",
+        "read_recovery",
+        "write_recovery",
+        "turnaround",
+        "refresh_interval",
+        "refresh_cycles",
+        "refresh_stagger",
+        "beats_in_flight",
+        "write_queue",
     )
 
 
@@ -74,6 +101,7 @@ class MemoryConfig(ctypes.Structure):
         ("kind", ctypes.c_uint32),
         ("ideal", _IdealConfig),
         ("ddr3", _Ddr3Config),
+        ("banked", _BankedConfig),
         ("chip", _ChipConfig),
     )
 
@@ -89,6 +117,10 @@ def memory_config(memory: Memory, core: DramCore | None = None) -> MemoryConfig:
     elif isinstance(memory, Ddr3Model):
         config.kind = _DDR3
         _copy(memory, config.ddr3)
+    elif isinstance(memory, BankedModel):
+        config.kind = _BANKED
+        for name, value in memory.cycles().items():
+            setattr(config.banked, name, value)
     elif isinstance(memory, ControllerModel) and core is not None:
         config.kind = _CONTROLLER
         config.chip = _chip(memory, core)

@@ -15,16 +15,17 @@
 
 namespace sterna {
 
-constexpr unsigned BEAT = 16;
+constexpr unsigned BEAT = STERNA_BEAT;  // bytes
+constexpr uint8_t SIZE = __builtin_ctz(BEAT);
 
-// The pins of a port of 16 bytes.
+// The pins of a port.
 struct Port {
     uint32_t m_axi_araddr = 0, m_axi_awaddr = 0;
-    uint8_t m_axi_arlen = 0, m_axi_arsize = 4, m_axi_arburst = 1, m_axi_arvalid = 0, m_axi_arready = 0;
+    uint8_t m_axi_arlen = 0, m_axi_arsize = SIZE, m_axi_arburst = 1, m_axi_arvalid = 0, m_axi_arready = 0;
     uint8_t m_axi_rdata[BEAT] = {}, m_axi_rresp = 0, m_axi_rlast = 0, m_axi_rvalid = 0, m_axi_rready = 1;
-    uint8_t m_axi_awlen = 0, m_axi_awsize = 4, m_axi_awburst = 1, m_axi_awvalid = 0, m_axi_awready = 0;
+    uint8_t m_axi_awlen = 0, m_axi_awsize = SIZE, m_axi_awburst = 1, m_axi_awvalid = 0, m_axi_awready = 0;
     uint8_t m_axi_wdata[BEAT] = {}, m_axi_wlast = 0, m_axi_wvalid = 0, m_axi_wready = 0;
-    uint16_t m_axi_wstrb = 0xFFFF;
+    uint8_t m_axi_wstrb[BEAT / 8];
     uint8_t m_axi_bresp = 0, m_axi_bvalid = 0, m_axi_bready = 1;
 };
 
@@ -46,7 +47,10 @@ struct BurstList {
 // data taken at once; of writes one burst at a time.
 class Traffic {
 public:
-    explicit Traffic(const MemoryConfig& config) : store(config.bytes), memory(config, store, fault) { memory.reset(port_); }
+    explicit Traffic(const MemoryConfig& config) : store(config.bytes), memory(config, store, fault) {
+        std::memset(port_.m_axi_wstrb, 0xFF, sizeof port_.m_axi_wstrb);
+        memory.reset(port_);
+    }
 
     Fault fault;
     Store store;

@@ -27,7 +27,8 @@ from sterna_sim.native import MemoryConfig, memory_config
 OUTSTANDING = 8  # read bursts in flight, as in the configuration ecpix5
 SETTLE_CYCLES = 8  # from the opening of the port to the first burst
 LIMIT_CYCLES = 100_000_000  # of one run
-DDR3_MODELS = ("ecp5-ddr3", "ecp5-ddr3-litedram")
+DRAM_MODELS = ("ecp5-ddr3", "ecp5-ddr3-litedram", "zynq-ddr4", "hbm")
+BOUNDARY_BYTES = 4096  # that no burst of AXI4 crosses
 
 
 class _BurstList(ctypes.Structure):
@@ -48,17 +49,19 @@ class Bursts:
     beats: npt.NDArray[np.uint16]
 
     @classmethod
-    def sequential(cls, beats: int, *, burst: int, start: int = 0) -> Bursts:
-        """``beats`` beats from ``start`` on, ``burst`` in each burst."""
+    def sequential(cls, beats: int, *, burst: int, start: int = 0, port_bytes: int = PORT_BYTES) -> Bursts:
+        """``beats`` beats from ``start`` on, ``burst`` in each burst, of a port of ``port_bytes``."""
         count = beats // burst
-        addresses = start + np.arange(count, dtype=np.uint32) * np.uint32(burst * PORT_BYTES)
+        addresses = start + np.arange(count, dtype=np.uint32) * np.uint32(burst * port_bytes)
         return cls(addresses.astype(np.uint32), np.full(count, burst, np.uint16))
 
     @classmethod
-    def random(cls, beats: int, *, burst: int, span: int = 1 << 22, seed: int = 1) -> Bursts:
+    def random(
+        cls, beats: int, *, burst: int, span: int = 1 << 22, seed: int = 1, port_bytes: int = PORT_BYTES
+    ) -> Bursts:
         """``beats`` beats in bursts of ``burst`` at multiples of their size in the first ``span`` bytes."""
-        places = np.random.default_rng(seed).integers(0, span // (burst * PORT_BYTES), beats // burst)
-        return cls((places * burst * PORT_BYTES).astype(np.uint32), np.full(len(places), burst, np.uint16))
+        places = np.random.default_rng(seed).integers(0, span // (burst * port_bytes), beats // burst)
+        return cls((places * burst * port_bytes).astype(np.uint32), np.full(len(places), burst, np.uint16))
 
     @classmethod
     def none(cls) -> Bursts:
@@ -73,16 +76,16 @@ class Run:
     cycles: int
     reads: npt.NDArray[np.uint64]  # [beats read], on R
     writes: npt.NDArray[np.uint64]  # [beats written], on W
-    data: npt.NDArray[np.uint8]  # [beats read, 16]
+    data: npt.NDArray[np.uint8]  # [beats read, bytes of a beat]
 
     @property
     def bytes_per_cycle(self) -> float:
         """Of both directions together."""
-        return (len(self.reads) + len(self.writes)) * PORT_BYTES / self.cycles
+        return float((len(self.reads) + len(self.writes)) * self.data.shape[1] / self.cycles)
 
 
 class Traffic:
-    """A memory model with a manager at its port of 16 bytes.
+    """A memory model with a manager at its port.
 
     Args:
         memory: The model, or its name.
@@ -99,13 +102,19 @@ class Traffic:
         model = memory_model(memory) if isinstance(memory, str) else memory
         dram = controller(model, progress=progress)
         self._outstanding, self._size = outstanding, model.size
-        self._library = _load(traffic_library(dram=dram, progress=progress))
+        self._port_bytes = model.port_bytes
+        self._library = _load(traffic_library(beat_bytes=model.port_bytes, dram=dram, progress=progress))
         handle = self._library.sterna_traffic_create(ctypes.byref(memory_config(model, dram)))
         if not handle:
             raise DeviceError(f"the host has no room for a simulated memory of {model.size} bytes")
         self._handle = ctypes.c_void_p(handle)
         weakref.finalize(self, self._library.sterna_traffic_destroy, self._handle)
         self.idle(SETTLE_CYCLES)
+
+    @property
+    def port_bytes(self) -> int:
+        """Bytes of a beat."""
+        return self._port_bytes
 
     @property
     def contents(self) -> npt.NDArray[np.uint8]:
@@ -130,13 +139,13 @@ class Traffic:
         Args:
             reads: What to read.
             writes: What to write.
-            data: Contents of the writes, [beats written, 16]; zeros when None.
+            data: Contents of the writes, [beats written, bytes of a beat]; zeros when None.
 
         Raises:
             DeviceError: a rule of the protocol or of the DRAM was broken, or data did not come.
         """
-        read, read_arrivals, read_data = _list(reads or Bursts.none())
-        write, write_arrivals, write_data = _list(writes or Bursts.none())
+        read, read_arrivals, read_data = _list(reads or Bursts.none(), self._port_bytes)
+        write, write_arrivals, write_data = _list(writes or Bursts.none(), self._port_bytes)
         if data is not None:
             write_data[:] = data
         cycles = self._library.sterna_traffic_run(
@@ -158,9 +167,10 @@ class Rates:
     """Rates of a model in bytes a cycle, and its latency in cycles from a request to its first beat."""
 
     model: str
+    port: int  # bytes of a beat
     first_beat: int  # of a read in a closed row, nothing else under way
-    sequential: float  # long read, bursts of 64 beats
-    random_64: float  # reads of 64 bytes at random places of 4 MiB
+    sequential: float  # long read, bursts of 64 beats or 4 KiB
+    random_64: float  # reads of 64 bytes, or of one beat, at random places of 4 MiB
     random_1024: float  # of 1024 bytes
     sequential_write: float  # bursts of 16 beats, one at a time
 
@@ -168,27 +178,37 @@ class Rates:
 def rates(name: str, *, beats: int = 1 << 18, progress: Progress | None = None) -> Rates:
     """Measure the model ``name`` with about ``beats`` beats for each rate."""
 
+    width = memory_model(name).port_bytes
+
     def rate(reads: Bursts | None = None, writes: Bursts | None = None) -> float:
         return Traffic(name, progress=progress).run(reads, writes).bytes_per_cycle
 
+    def sequential(burst: int, count: int = beats) -> Bursts:
+        return Bursts.sequential(count, burst=burst, port_bytes=width)
+
+    def random(size: int) -> Bursts:
+        return Bursts.random(beats, burst=max(1, size // width), port_bytes=width)
+
+    longest = min(64, BOUNDARY_BYTES // width)
     return Rates(
         model=name,
-        first_beat=int(Traffic(name, progress=progress).run(Bursts.sequential(1, burst=1)).reads[0]),
-        sequential=rate(Bursts.sequential(beats, burst=64)),
-        random_64=rate(Bursts.random(beats, burst=4)),
-        random_1024=rate(Bursts.random(beats, burst=64)),
-        sequential_write=rate(writes=Bursts.sequential(beats, burst=16)),
+        port=width,
+        first_beat=int(Traffic(name, progress=progress).run(sequential(1, 1)).reads[0]),
+        sequential=rate(sequential(longest)),
+        random_64=rate(random(64)),
+        random_1024=rate(random(1024)),
+        sequential_write=rate(writes=sequential(16)),
     )
 
 
 def table(measured: list[Rates]) -> str:
     """The rates in Markdown."""
     lines = [
-        "| memory model | first beat, cycles | sequential read, B/cycle | random 64 B | random 1 KiB | write |",
-        "|---|---|---|---|---|---|",
+        "| memory model | port, B | first beat, cycles | sequential, B/cycle | random 64 B | random 1 KiB | write |",
+        "|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {m.model} | {m.first_beat} | {m.sequential:.3f} | {m.random_64:.3f} | {m.random_1024:.3f} "
+        f"| {m.model} | {m.port} | {m.first_beat} | {m.sequential:.3f} | {m.random_64:.3f} | {m.random_1024:.3f} "
         f"| {m.sequential_write:.3f} |"
         for m in measured
     ]
@@ -198,7 +218,7 @@ def table(measured: list[Rates]) -> str:
 def main() -> int:
     """Measure the models and print the table."""
     parser = argparse.ArgumentParser(prog="python -m sterna_sim.traffic", description=__doc__)
-    parser.add_argument("models", nargs="*", default=DDR3_MODELS, help=f"of {', '.join(MODELS)}")
+    parser.add_argument("models", nargs="*", default=DRAM_MODELS, help=f"of {', '.join(MODELS)}")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     arguments = parser.parse_args()
     try:
@@ -210,11 +230,11 @@ def main() -> int:
     return 0
 
 
-def _list(bursts: Bursts) -> tuple[_BurstList, npt.NDArray[np.uint64], npt.NDArray[np.uint8]]:
+def _list(bursts: Bursts, port_bytes: int) -> tuple[_BurstList, npt.NDArray[np.uint64], npt.NDArray[np.uint8]]:
     """The C structure, and the arrays of cycles and of data that it points to."""
     addresses, beats = np.ascontiguousarray(bursts.addresses), np.ascontiguousarray(bursts.beats)
     arrivals = np.zeros(int(beats.sum()), np.uint64)
-    data = np.zeros((len(arrivals), PORT_BYTES), np.uint8)
+    data = np.zeros((len(arrivals), port_bytes), np.uint8)
     structure = _BurstList(addresses.ctypes.data, beats.ctypes.data, len(beats), arrivals.ctypes.data, data.ctypes.data)
     structure.arrays = (addresses, beats, arrivals, data)  # as long as the structure lives
     return structure, arrivals, data

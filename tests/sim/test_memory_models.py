@@ -194,8 +194,8 @@ def test_one_port_width():
     for name in (MODEL, REAL):
         with pytest.raises(SternaError, match="a port of 16 bytes, the accelerator one of 8"):
             MODELS[name].peak_bytes(8)
-    with pytest.raises(SternaError, match="no memory model 'hbm'; choose one of ideal, ecp5-ddr3"):
-        memory_model("hbm")
+    with pytest.raises(SternaError, match="no memory model 'tape'; choose one of ideal, ecp5-ddr3"):
+        memory_model("tape")
 
 
 def test_a_model_of_the_controller_needs_the_controller():
