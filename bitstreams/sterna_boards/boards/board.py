@@ -24,7 +24,7 @@ class Board:
     recipe_name: str
     memory_bytes: int
     links: tuple[str, ...]  # of its bitstream: "uart:" and the rate in baud, "usb"
-    programmer: str  # the board as openFPGALoader calls it
+    programmer: tuple[str, ...]  # options by which openFPGALoader finds it
 
     @property
     def recipe(self) -> DramRecipe:

@@ -21,11 +21,12 @@ IO_VOLTS = (3.3, 1.8, 1.8)  # SYZYGY port 0, where a UART may be; port 1; port 2
 
 
 def _resources() -> list[Resource]:
-    """The library's, with fast DRAM pins terminated as on the ECPIX-5."""
+    """The library's, with fast pins at DRAM and USB PHY, and DRAM data terminated as on the ECPIX-5."""
     resources: list[Resource] = deepcopy(ButterStickPlatform.resources)
     for resource in resources:
-        if resource.name == "ddr3":
+        if resource.name in ("ddr3", "usb"):
             resource.attrs["SLEWRATE"] = "FAST"
+        if resource.name == "ddr3":
             next(pins for pins in resource.ios if pins.name == "dq").attrs["TERMINATION"] = "75"
     return resources
 
@@ -120,5 +121,5 @@ BUTTERSTICK = Board(
     recipe_name="butterstick-ddr3",
     memory_bytes=1 << 30,
     links=("usb",),
-    programmer="butterstick",
+    programmer=("--dfu", "--vid", "0x1209", "--pid", "0x5af1", "--altsetting", "0"),  # the boot loader it is sold with
 )

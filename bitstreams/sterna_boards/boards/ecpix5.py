@@ -46,5 +46,5 @@ ECPIX5 = Board(
     recipe_name="ecpix5-ddr3",
     memory_bytes=512 << 20,
     links=("uart:12000000", "usb"),
-    programmer="ecpix5",
+    programmer=("--board", "ecpix5"),
 )

@@ -46,5 +46,5 @@ ULX3S = Board(
     recipe_name="ulx3s-sdr",
     memory_bytes=32 << 20,
     links=("uart:3000000",),
-    programmer="ulx3s",
+    programmer=("--board", "ulx3s"),
 )

@@ -105,14 +105,14 @@ def program(bitstream: Bitstream, *, persist: bool = False) -> None:
         SternaError: there is no such board or program.
         DeviceError: the program failed.
     """
-    board = _programmer(bitstream.board)
+    options = _programmer(bitstream.board)
     loader = shutil.which(PROGRAM)
     if loader is None:
         raise SternaError(
             f"{PROGRAM} is not on the PATH: install it (Debian, Ubuntu: apt install openfpgaloader; macOS: brew "
             f"install openfpgaloader), or load {bitstream.path} with another programmer"
         )
-    command = [loader, "--board", board, *(["--write-flash"] if persist else []), str(bitstream.path)]
+    command = [loader, *options, *(["--write-flash"] if persist else []), str(bitstream.path)]
     if (code := subprocess.run(command, stdout=sys.stderr, check=False).returncode) != 0:
         raise DeviceError(
             f"{PROGRAM} ended with code {code}: check the board's power and its programming cable, then try again"
@@ -171,8 +171,8 @@ def _report(bitstream: Path) -> dict[str, Any]:
     return report if isinstance(report, dict) and bitstream.stem == report.get("board") else {}
 
 
-def _programmer(board: str) -> str:
-    """The board's name for openFPGALoader."""
+def _programmer(board: str) -> tuple[str, ...]:
+    """Options by which openFPGALoader finds the board."""
     try:
         from sterna_boards.boards import find_board
     except ImportError as error:
