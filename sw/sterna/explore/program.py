@@ -68,3 +68,21 @@ def _project(
     for rows, row_op in matrices:
         for start in range(0, rows, config.tile_rows):
             yield Step(Opcode.MATMUL, min(config.tile_rows, rows - start), cut, row_op, generated)
+
+
+def image_bytes(geometry: Geometry, config: HardwareConfig) -> int:
+    """Bytes that are loaded into memory: program and embedding table, without the gap between them."""
+    embed, *program = (_words(step, config) for step in token(geometry, config))
+    return (sum(program) + geometry.vocab * embed) * config.word_bytes
+
+
+def _words(step: Step, config: HardwareConfig) -> int:
+    """Words of a descriptor and of what follows it in the stream."""
+    payload = 0
+    if step.opcode is Opcode.EMBED:
+        payload = -(-step.count // config.params_per_word)
+    elif step.opcode is Opcode.LOAD:
+        payload = step.count
+    elif step.cut is not None:
+        payload = ColumnBlocks(step.cut.blocks - step.generated, step.cut.tails).words(step.count)
+    return config.descriptor_words + payload

@@ -6,11 +6,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from sterna.explore.program import image_bytes
+from sterna.importer.synthetic import GEOMETRIES
 from sterna.link.rates import UART_BITS, USB_BYTES_PER_SECOND, load_rate
 from sterna.spec import board, link
+from sterna.spec.config import preset
 from sterna.spec.tables import render, table
 
-IMAGES = (("shipped, 31.5M", 16_500_000), ("370M", 83_000_000), ("1.3B", 262_000_000))  # bytes, rounded
+MODELS = {"370M": "ecpix5", "1.3B": "ecpix5", "2.7B": "butterstick"}  # geometries and the boards that hold them
 _KINDS = {
     link.Kind.SYNC: "makes the next number the expected one; length 0",
     link.Kind.READ: "length bytes from the address",
@@ -47,11 +50,12 @@ def register_table() -> str:
 def rate_table() -> str:
     """Computed times of loading."""
     links = [(f"UART, {rate:,} baud", rate / UART_BITS) for rate in link.UART_RATES]
+    sizes = {name: image_bytes(GEOMETRIES[name.lower()], preset(config)) for name, config in MODELS.items()}
     lines = []
     for name, speed in [("USB 2.0 high speed", float(USB_BYTES_PER_SECOND)), *links]:
         rate = load_rate(speed)
-        lines.append((name, f"{rate / 1e6:.3g} MB/s", *(f"{size / rate:,.1f} s" for _, size in IMAGES)))
-    return table(("link", "rate", *(f"{name}: {size / 1e6:g} MB" for name, size in IMAGES)), lines)
+        lines.append((name, f"{rate / 1e6:.3g} MB/s", *(f"{size / rate:,.1f} s" for size in sizes.values())))
+    return table(("link", "rate", *(f"{name}, {size / 1e6:,.0f} MB" for name, size in sizes.items())), lines)
 
 
 TABLES: dict[str, Callable[[], str]] = {
