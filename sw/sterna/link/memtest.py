@@ -1,4 +1,4 @@
-"""Tests a board's memory from the host: data lines, address lines over its whole size, contents of a range."""
+"""Tests a board's memory from the host: address lines over its whole size, data lines, contents of a range."""
 
 from __future__ import annotations
 
@@ -46,15 +46,16 @@ def check_memory(
     """
     if part.step != 1 or not 0 <= part.start <= part.stop <= dram.bytes:
         raise SternaError(f"the range to test, {part}, is not inside the board's memory of {dram.bytes} bytes")
-    _check_data_lines(memory, dram)
     _check_address_lines(memory, dram)
-    with counting(progress, total=2 * len(part), label="memory test", unit="B") as count:
-        for address, data in _blocks(part):
-            memory.write_memory(address, data)
-            count(len(data))
-        for address, data in _blocks(part):
-            _compare(address, data, memory.read_memory(address, len(data)), dram)
-            count(len(data))
+    _check_data_lines(memory, dram)
+    with counting(progress, total=4 * len(part), label="memory test", unit="B") as count:
+        for inverted in (False, True):  # so that each cell holds both values
+            for address, data in _blocks(part, inverted=inverted):
+                memory.write_memory(address, data)
+                count(len(data))
+            for address, data in _blocks(part, inverted=inverted):
+                _compare(address, data, memory.read_memory(address, len(data)), dram)
+                count(len(data))
 
 
 def _check_data_lines(memory: Memory, dram: DramDescription) -> None:
@@ -87,10 +88,11 @@ def _check_address_lines(memory: Memory, dram: DramDescription) -> None:
         _compare(place, mark, read, dram)
 
 
-def _blocks(part: range) -> Iterator[tuple[int, bytes]]:
+def _blocks(part: range, *, inverted: bool) -> Iterator[tuple[int, bytes]]:
     """Address and pseudo-random contents of each block; no two blocks are alike."""
     for address in range(part.start, part.stop, BLOCK):
-        yield address, np.random.default_rng((_SEED, address)).bytes(min(BLOCK, part.stop - address))
+        data = np.random.default_rng((_SEED, address)).bytes(min(BLOCK, part.stop - address))
+        yield address, (~np.frombuffer(data, np.uint8)).tobytes() if inverted else data
 
 
 def _compare(address: int, wrote: bytes, read: bytes, dram: DramDescription) -> None:
