@@ -10,18 +10,16 @@ from dataclasses import dataclass
 
 from sterna.compiler.image import SEGMENT_ALIGNMENT
 from sterna.explore.cycles import MemoryRate, token_cycles
-from sterna.explore.program import token
+from sterna.explore.program import image_bytes
+from sterna.link.rates import UART_BITS, USB_BYTES_PER_SECOND, load_rate
 from sterna.model.geometry import Geometry
-from sterna.spec import link, numerics
+from sterna.spec import numerics
 from sterna.spec.config import HardwareConfig
-from sterna.spec.isa import Opcode
 from sterna_boards.boards.board import Board
 from sterna_boards.recipe import DramRecipe
 
 # Share of the port's limit that long reads reach: simulated for DDR3 (python -m sterna_sim.traffic); of SDR the limit.
 SEQUENTIAL = {"DDR3": 7.446 / 8, "SDR": 1.0}
-UART_FRAME_BITS = 10
-USB_BYTES = 13 * 512 * 8000  # a second: bulk packets in a microframe, at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +28,11 @@ class Expectation:
 
     board: str
     model: str
-    bytes: int  # of its image
+    bytes: int  # that are loaded
     fits: bool
     cycles: int  # of a token
     tokens_per_second: float  # at the clock of the board's recipe
-    load_seconds: dict[str, float]  # by link, at least
+    load_seconds: dict[str, float]  # by link, as computed by sterna.link.rates
 
 
 def peak_bytes(recipe: DramRecipe) -> float:
@@ -43,29 +41,15 @@ def peak_bytes(recipe: DramRecipe) -> float:
     return recipe.clock * transfers * recipe.byte_lanes
 
 
-def image_bytes(geometry: Geometry, config: HardwareConfig) -> int:
-    """Bytes of the memory image that the compiler makes of a model of this size."""
-    words = 0
-    steps = token(geometry, config)
-    row = next(steps)  # of the embedding
-    for step in steps:
-        words += config.descriptor_words
-        if step.opcode is Opcode.LOAD:
-            words += step.count
-        elif step.opcode is Opcode.MATMUL and step.cut is not None:
-            words += step.cut.words(step.count)
-    row_words = config.descriptor_words + -(-row.count // config.params_per_word)
-    program, table = words * config.word_bytes, geometry.vocab * row_words * config.word_bytes
-    logits = geometry.vocab * numerics.LOGIT_BYTES
-    return sum(-(-part // SEGMENT_ALIGNMENT) * SEGMENT_ALIGNMENT for part in (program, table, logits))
+def memory_bytes(geometry: Geometry, config: HardwareConfig) -> int:
+    """Bytes of memory that a model takes at most: what is loaded, and the logits; segments are aligned."""
+    return image_bytes(geometry, config) + geometry.vocab * numerics.LOGIT_BYTES + 3 * SEGMENT_ALIGNMENT
 
 
-def link_bytes(name: str) -> float:
-    """Most bytes of memory a second that a link carries to the board."""
+def line_rate(name: str) -> float:
+    """Bytes a second on a link."""
     kind, _, baud = name.partition(":")
-    overhead = 1 + link.REQUEST.size + link.CRC.size
-    share = link.PAYLOAD_BYTES / (link.PAYLOAD_BYTES + overhead)
-    return share * (int(baud) / UART_FRAME_BITS if kind == "uart" else USB_BYTES)
+    return int(baud) / UART_BITS if kind == "uart" else USB_BYTES_PER_SECOND
 
 
 def expect(board: Board, model: str, geometry: Geometry) -> Expectation:
@@ -82,8 +66,8 @@ def expect(board: Board, model: str, geometry: Geometry) -> Expectation:
         board=board.name,
         model=model,
         bytes=size,
-        fits=size <= board.memory_bytes,
+        fits=memory_bytes(geometry, board.config) <= board.memory_bytes,
         cycles=cycles,
         tokens_per_second=board.clock / cycles,
-        load_seconds={name: size / link_bytes(name) for name in board.links},
+        load_seconds={name: size / load_rate(line_rate(name)) for name in board.links},
     )
