@@ -115,6 +115,15 @@ class Bench:
         self.shadow = bytearray(rng.randbytes(SIZE))
         self.memory.write(0, bytes(self.shadow))
         self.host = Host(dut, rng, stall=stall)
+        self.claims = 0  # cycles in which the memory was claimed
+        cocotb.start_soon(self._watch(dut))
+
+    async def _watch(self, dut: Any) -> None:
+        while True:
+            await RisingEdge(dut.clk)
+            self.claims += int(dut.memory_claimed.value)
+            in_use = (dut.memory__arvalid, dut.memory__awvalid, dut.memory__wvalid, dut.memory__rvalid)
+            assert int(dut.memory_claimed.value) or not any(int(signal.value) for signal in in_use)
 
     def payload(self, length: int) -> bytes:
         """Random bytes, many of which need an escape."""
@@ -225,6 +234,7 @@ async def registers(dut: Any) -> None:
         value = rng.getrandbits(32)
         await host.write_register(BOARD, SCRATCH, value)
         assert await host.read_register(BOARD, SCRATCH) == value
+    assert not bench.claims, "the accelerator would lose the memory"
     assert bench.core.read(0, CORE_BYTES) == bytes(core)
     assert bench.wishbone.writes == order
 

@@ -11,7 +11,7 @@ from sterna_hw.link.endpoint import Endpoint
 from sterna_hw.link.select import LinkSelect
 
 PATIENCE = 400
-MEMORY_BYTES = 3 << 12
+MEMORY_BYTES = 4 << 12
 DESCRIPTION = random.Random(7).randbytes(1201)
 BUILD_ID = 0x0123_4567_89AB_CDEF_0011_2233_4455_6677
 

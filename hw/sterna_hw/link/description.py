@@ -37,6 +37,6 @@ class DescriptionRom(wiring.Component):
         ]
         m.d.sync += [
             access.done.eq(begins),
-            access.error.eq(access.write | (access.address >= len(self._words))),
+            access.error.eq(access.write | access.address[len(port.addr) :].any() | (port.addr >= len(self._words))),
         ]
         return m

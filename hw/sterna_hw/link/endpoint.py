@@ -31,7 +31,7 @@ class Endpoint(wiring.Component):
     Args:
         address_width: Bits of a byte address of the memory, 32 at most.
         data_bytes: A beat of the memory, 4 to 64.
-        memory_bytes: Size of the memory.
+        memory_bytes: Size of the memory, a power of two.
         description: Content of ``Space.DESCRIPTION``.
         build_id: 128 bits.
         patience: Cycles after which a bus that does not answer is an error.
@@ -45,7 +45,7 @@ class Endpoint(wiring.Component):
         core: Out The accelerator's registers.
         dram: Out The DRAM controller's registers.
         memory_free: In No token runs.
-        memory_claimed: Out From the check of ``memory_free`` until the last access that it allowed has ended.
+        memory_claimed: Out From the cycle after ``memory_free`` allowed a request until its last access has ended.
         memory_locked, memory_ready, memory_failed, overflow: In As in ``System``.
     """
 
@@ -113,7 +113,7 @@ class Endpoint(wiring.Component):
             requests.memory_ready.eq(self.memory_ready),
             requests.memory_free.eq(self.memory_free),
             self.listening.eq(requests.listening),
-            self.memory_claimed.eq(~requests.listening | ~port.access.idle),
+            self.memory_claimed.eq(transfer.claims | ~port.access.idle),
             board.damaged.eq(requests.damaged),
             board.locked.eq(self.memory_locked),
             board.ready.eq(self.memory_ready),

@@ -22,7 +22,7 @@ class RequestHandler(wiring.Component):
     """Takes a frame, has it carried out, and replies; one after the other.
 
     Args:
-        memory_bytes: Size of the memory; a request beyond it is answered BUS_ERROR.
+        memory_bytes: Size of the memory, a power of two; a request beyond it is answered BUS_ERROR.
 
     Attributes:
         write, byte, index, end, good: In The frame, from ``FrameReceiver``.
@@ -38,9 +38,7 @@ class RequestHandler(wiring.Component):
     """
 
     def __init__(self, *, memory_bytes: int) -> None:
-        if memory_bytes <= 0:
-            raise ValueError(f"memory_bytes must be positive, not {memory_bytes!r}")
-        self._memory_bytes = memory_bytes
+        self._memory_bits = exact_log2(memory_bytes)
         super().__init__(
             {
                 "write": In(1),
@@ -145,7 +143,8 @@ class RequestHandler(wiring.Component):
     def _elaborate_refusal(self, m: Module, request: data.View, refusal: Signal) -> None:
         """Why a request cannot be carried out. What is compared settles in the cycle before it is used."""
         illegal, outside = Signal(), Signal()
-        end = Signal(34)  # of the range of addresses; bits above 33 are looked at on their own
+        address_bits = self._memory_bits
+        last = Signal(address_bits + 1)  # byte, of a range that begins inside
         unaligned = (request.address[:2] | request.length[:2]).any()
         m.d.sync += [
             illegal.eq(
@@ -155,9 +154,9 @@ class RequestHandler(wiring.Component):
                 | (request.length > PAYLOAD_BYTES)
                 | ((request.space != Space.MEMORY) & (unaligned | request.address[32:].any()))
             ),
-            end.eq(request.address[:33] + request.length),
+            last.eq(request.address[:address_bits] + (request.length[: PAYLOAD_BYTES.bit_length()] - 1)),
         ]
-        m.d.comb += outside.eq((end > self._memory_bytes) | request.address[33:].any())
+        m.d.comb += outside.eq(last[address_bits] | request.address[address_bits:].any())
         m.d.comb += refusal.eq(Reply.OK)
         with m.If(illegal):
             m.d.comb += refusal.eq(Reply.BAD_REQUEST)

@@ -38,6 +38,7 @@ class Transfer(wiring.Component):
         byte: In What is there, a cycle later.
         write: Out Whether ``result`` is to be written to the buffer, at ``result_index``.
         result_index, result: Out Likewise.
+        claims: Out A job with the memory is under way.
         memory, registers, space: Out Accesses; ``space`` says of what, and is not MEMORY for ``registers``.
     """
 
@@ -57,6 +58,7 @@ class Transfer(wiring.Component):
                 "write": Out(1),
                 "result_index": Out(range(BODY_BYTES)),
                 "result": Out(8),
+                "claims": Out(1),
                 "memory": Out(MemoryAccess(address_width, data_bytes)),
                 "registers": Out(RegisterAccess()),
                 "space": Out(Space),
@@ -96,7 +98,7 @@ class Transfer(wiring.Component):
         with m.If(move):
             m.d.sync += [left.eq(left - 1), position.eq(position + 1), lane.eq(Mux(ends, 0, lane + 1))]
 
-        with m.FSM():
+        with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += [self.job.ready.eq(1), memory.start.eq(1)]
                 request = self.job.payload
@@ -166,6 +168,7 @@ class Transfer(wiring.Component):
                 m.d.comb += self.done.eq(1)
                 m.d.sync += position.eq(REQUEST.size)
                 m.next = "IDLE"
+        m.d.comb += self.claims.eq(of_memory & ~fsm.ongoing("IDLE"))
         return m
 
     def _give_up(self, m: Module) -> None:

@@ -4,14 +4,15 @@ A frame is ``FLAG``, a body, and ``FLAG``; one flag may end a frame and begin th
 a body, ``FLAG`` and ``ESCAPE`` are sent as ``ESCAPE`` and the byte xor ``ESCAPED`` (as in HDLC, RFC 1662). A body ends
 with the CRC-32 of all before it (``zlib.crc32``), little-endian like every field. A request is a :data:`REQUEST`
 header, then for a WRITE ``length`` bytes of payload; a reply is a :data:`REPLY` header, then for a READ that went well
-``length`` bytes.
+``length`` bytes. SYNC is the operation 0.
 
 Requests are executed once and in order: the board counts the sequence number that it expects (of
-:data:`SEQUENCES`). A request with that number is executed and the count moves on. One of the :data:`WINDOW` numbers
-before it was executed already and its reply was lost: a READ is done again, a WRITE is only answered. Any other number
+:data:`SEQUENCES`). A request with that number is executed and the count moves on, also when the answer is BAD_REQUEST,
+NOT_READY, BUSY or BUS_ERROR. One of the :data:`WINDOW` numbers before it was executed already and its reply was lost: a
+READ is done again, a WRITE is only answered, with the status that it had. Any other number
 is answered by SEQUENCE, any frame with a bad CRC or length by DAMAGED, both with the number expected, from which the
 host goes on. SYNC has any number and makes the next one the expected. So the host may have up to :data:`WINDOW`
-requests under way, all READs or all WRITEs, and a board needs no memory of replies.
+requests under way, all READs or all WRITEs, and of its replies a board keeps only the status.
 """
 
 from __future__ import annotations
@@ -67,10 +68,11 @@ class Reply(IntEnum):
     OK = 0
     SEQUENCE = 1  # a request went missing; the reply's number is the one expected, nothing was done
     DAMAGED = 2  # a frame with a bad CRC or length; likewise
-    BAD_REQUEST = 3  # no such operation, space or register, or a length that it does not take; nothing was done
+    BAD_REQUEST = 3  # no such operation, space or register, or a length that it does not take, as 0 and those above
+    # PAYLOAD_BYTES; registers before one that does not exist, or cannot be written, were accessed
     NOT_READY = 4  # MEMORY before the DRAM is initialised; nothing was done
     BUSY = 5  # MEMORY while a token runs; nothing was done
-    BUS_ERROR = 6  # the memory answered with an error response
+    BUS_ERROR = 6  # the memory answered with an error response, a bus not in time, or MEMORY is smaller than that
 
 
 REPLY_TEXT = {
