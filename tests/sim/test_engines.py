@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "sw"))
 from checkpoints import write_checkpoint
 
 import sterna
+from sterna.emulator.board import SoftwareBoard
+from sterna.emulator.pipes import PtyBoard
 from sterna.errors import SternaError
 from sterna.golden.model import GoldenModel
 from sterna.importer import import_checkpoint
@@ -37,9 +40,35 @@ def path(request, tmp_path_factory):
     return folder / "model"
 
 
-@pytest.fixture(params=["golden", "cpu", pytest.param("cuda", marks=NEEDS_GPU), "emulator", "verilator"])
+@pytest.fixture
+def port():
+    """Of a board in software behind a pseudo-terminal."""
+    pytest.importorskip("serial", reason="needs pip install 'sterna[board]'")
+    with PtyBoard(SoftwareBoard()) as plugged:
+        yield plugged.port
+
+
+@pytest.fixture
+def socket(monkeypatch):
+    """A board in software in the only USB socket."""
+    core = pytest.importorskip("usb.core", reason="needs pip install 'sterna[board]'")
+    from usb_backend import FakeBackend, Plugged
+
+    backend = FakeBackend(Plugged(SoftwareBoard(), serial="1"))
+    monkeypatch.setattr(core, "find", functools.partial(core.find, backend=backend))
+
+
+DEVICES = ["golden", "cpu", pytest.param("cuda", marks=NEEDS_GPU), "emulator", "verilator", "serial", "usb"]
+
+
+@pytest.fixture(params=DEVICES)
 def session(request, path):
-    with sterna.load(path, device=request.param, **OPTIONS.get(request.param, {})) as opened:
+    device, options = request.param, OPTIONS.get(request.param, {})
+    if device == "serial":
+        device = f"serial:{request.getfixturevalue('port')}?baud=3000000"
+    elif device == "usb":
+        request.getfixturevalue("socket")
+    with sterna.load(path, device=device, **options) as opened:
         yield opened
 
 
@@ -50,7 +79,7 @@ def expected(path):
 
 
 def test_the_suite_covers_every_device():
-    assert set(devices()) == {"golden", "cpu", "cuda", "emulator", "verilator"}
+    assert set(devices()) == {"golden", "cpu", "cuda", "emulator", "verilator", "serial", "usb"}
 
 
 def test_logits_are_the_golden_integers(session, expected):

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import conformance
 import pytest
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "sw"))
+from boards import Faults
+
+from sterna.emulator.board import SoftwareBoard
+from sterna.emulator.pipes import MemoryPipe, PtyBoard
 from sterna.emulator.transport import EmulatorTransport
 from sterna.engines.transport import open_transport, transports
 from sterna.errors import SternaError
+from sterna.link.serial import SerialTransport
+from sterna.link.transport import LinkTransport
 from sterna.spec.config import PRESETS
 from sterna_sim.memory import MemoryModel
 from sterna_sim.transport import VerilatorTransport
 
 
-@pytest.fixture(params=["stand-in", "stand-in, stalls", "accelerator", "emulator"])
+@pytest.fixture(params=["stand-in", "stand-in, stalls", "accelerator", "emulator", "link", "serial port", "bad link"])
 def factory(request, open_standin):
+    if request.param == "serial port":
+        plugged = request.getfixturevalue("port")
+        return lambda: SerialTransport(plugged, baud=3_000_000)
+    if "link" in request.param:
+        board = SoftwareBoard()
+        faults = dict.fromkeys(range(5, 10**7, 4999), "drop") if request.param == "bad link" else {}
+        to_board = Faults(faults)
+        return lambda: LinkTransport(MemoryPipe(board, to_board=to_board))
     if request.param == "stand-in":
         return open_standin
     if request.param == "stand-in, stalls":
@@ -22,6 +40,14 @@ def factory(request, open_standin):
     if request.param == "emulator":
         return lambda: EmulatorTransport(PRESETS["sim-tiny"])
     return lambda: VerilatorTransport(PRESETS["sim-tiny"])
+
+
+@pytest.fixture
+def port():
+    """Of a board in software behind a pseudo-terminal."""
+    pytest.importorskip("serial", reason="needs pip install 'sterna[board]'")
+    with PtyBoard(SoftwareBoard()) as plugged:
+        yield plugged.port
 
 
 @pytest.mark.parametrize("check", conformance.CHECKS, ids=lambda check: check.__name__)

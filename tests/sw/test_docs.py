@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 from sterna.cli.main import make_parser
+from sterna.link import tables as link_tables
 from sterna.spec import numerics
 from sterna.spec.tables import render
 
@@ -15,6 +16,12 @@ DOCS = ROOT / "docs"
 def test_tables_of_the_program_document_come_from_the_specification():
     text = (DOCS / "program.md").read_text()
     assert render(text) == text, "run `make docs`"
+
+
+def test_tables_of_the_link_document_come_from_the_specification():
+    text = (DOCS / "link.md").read_text()
+    assert render(text, link_tables.TABLES) == text, "run `make docs`"
+    assert set(re.findall(r"<!-- (\w+) -->\n\|", text)) == set(link_tables.TABLES)
 
 
 def test_formats_of_the_numerics_document_are_those_of_the_code():

@@ -194,7 +194,7 @@ def test_a_board_that_was_reset_says_so_and_the_next_use_works():
     client = LinkClient(MemoryPipe(boards[0]))
     client.execute(write_words(Space.BOARD, SCRATCH, value) for value in range(100))
     boards[0]._expected = 7
-    with pytest.raises(DeviceError, match="lost count of the requests.*start again"):
+    with pytest.raises(DeviceError, match=r"lost count of the requests.*start again"):
         client.write_word(Space.BOARD, SCRATCH, 5)
     client.write_word(Space.BOARD, SCRATCH, 6)
     assert client.read_word(Space.BOARD, SCRATCH) == 6

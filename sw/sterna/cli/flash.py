@@ -6,7 +6,6 @@ import argparse
 import json
 import shutil
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ PROGRAM = "openFPGALoader"
 FOLDER = Path("build/bitstreams")  # of `make bitstream`: BOARD/BOARD.bit beside REPORT
 REPORT = "report.json"
 APPEAR_SECONDS = 15.0  # in which a programmed board must answer
+STDERR = 2  # the file: a program takes no other stream
 PAUSE = 0.5  # seconds between two looks
 
 
@@ -113,7 +113,7 @@ def program(bitstream: Bitstream, *, persist: bool = False) -> None:
             f"install openfpgaloader), or load {bitstream.path} with another programmer"
         )
     command = [loader, *options, *(["--write-flash"] if persist else []), str(bitstream.path)]
-    if (code := subprocess.run(command, stdout=sys.stderr, check=False).returncode) != 0:
+    if (code := subprocess.run(command, stdout=STDERR, check=False).returncode) != 0:
         raise DeviceError(
             f"{PROGRAM} ended with code {code}: check the board's power and its programming cable, then try again"
         )

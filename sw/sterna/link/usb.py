@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import Any
 
 from sterna.errors import DeviceError, SternaError
@@ -13,7 +14,7 @@ from sterna.spec.link import USB_ENDPOINT, USB_PRODUCT, USB_VENDOR
 
 INTERFACE = 0
 IN = 0x80 | USB_ENDPOINT
-READ_BYTES = 1 << 14  # asked for at once; a multiple of the largest packet
+READ_BYTES = 512  # asked for at once: the largest packet, which then never waits for another one
 WRITE_SECONDS = 5.0  # in which a board must take what is written
 
 
@@ -21,7 +22,8 @@ class UsbPipe(BytePipe):
     """A USB device of :data:`USB_VENDOR` and :data:`USB_PRODUCT`.
 
     Args:
-        serial: Its serial number; may be empty where there is only one.
+        serial: Its serial number, which is the build id, or its place as "BUS-ADDRESS"; may be empty where there is
+            only one.
 
     Raises:
         SternaError: pyusb or libusb is not installed, or several devices could be meant.
@@ -30,19 +32,16 @@ class UsbPipe(BytePipe):
 
     def __init__(self, serial: str = "") -> None:
         self._usb = _pyusb()
-        found = [device for device in _devices(self._usb) if not serial or serial_number(device) == serial]
+        found = {name: device for name, device in _named(self._usb).items() if not serial or _is(device, serial)}
         if not found:
             raise DeviceError(
                 f"no USB board {serial or f'{USB_VENDOR:04x}:{USB_PRODUCT:04x}'} is there: check the cable and that "
                 "its bitstream is loaded (`sterna flash`)"
             )
         if len(found) > 1:
-            names = ", ".join(map(serial_number, found))
-            raise SternaError(
-                f'several USB boards are there ({names}): name one, as in "usb:{serial_number(found[0])}"'
-            )
-        self._device: Any = found[0]
-        self._name = f"usb:{serial_number(self._device)}"
+            raise SternaError(f'several USB boards are there ({", ".join(found)}): name one, as in "usb:{min(found)}"')
+        ((name, device),) = found.items()
+        self._name, self._device = f"usb:{name}", device
         try:
             self._device.set_configuration()
             self._usb.util.claim_interface(self._device, INTERFACE)
@@ -59,8 +58,12 @@ class UsbPipe(BytePipe):
 
     def read(self, timeout: float) -> bytes:
         """See :meth:`BytePipe.read`."""
+        deadline = time.monotonic() + timeout
         try:
-            return bytes(self._open().read(IN, READ_BYTES, max(1, round(1000 * timeout))))
+            while True:  # an empty packet is no end of the wait
+                left = max(1, round(1000 * (deadline - time.monotonic())))
+                if (data := bytes(self._open().read(IN, READ_BYTES, left))) or time.monotonic() > deadline:
+                    return data
         except self._usb.core.USBTimeoutError:
             return b""
         except self._usb.core.USBError as error:
@@ -96,7 +99,7 @@ class UsbTransport(LinkTransport):
     """A board on USB; see :class:`LinkTransport`.
 
     Args:
-        address: The serial number; may be empty where there is one board.
+        address: Serial number or place, see :class:`UsbPipe`; may be empty where there is one board.
         build: See :class:`LinkTransport`, as the others.
         memory_test: Likewise.
         timeout: Likewise.
@@ -116,18 +119,35 @@ class UsbTransport(LinkTransport):
 
 
 def usb_boards() -> tuple[str, ...]:
-    """Serial numbers of the boards that are plugged in; () without pyusb."""
+    """Names of the boards that are plugged in; () without pyusb."""
     try:
-        return tuple(map(serial_number, _devices(_pyusb())))
+        return tuple(_named(_pyusb()))
     except SternaError:
         return ()
 
 
-def serial_number(device: Any) -> str:
-    """What a USB device calls itself, or where it is plugged in."""
-    with contextlib.suppress(Exception):  # reading it may need rights, and pyusb raises what it likes
-        if device.serial_number:
-            return str(device.serial_number)
+def _named(usb: Any) -> dict[str, Any]:
+    """Boards by serial number, or by place where two have the same one: boards with one bitstream do."""
+    devices = _devices(usb)
+    numbers = [_serial(device) for device in devices]
+    return {
+        serial if serial and numbers.count(serial) == 1 else _place(device): device
+        for serial, device in zip(numbers, devices, strict=True)
+    }
+
+
+def _is(device: Any, name: str) -> bool:
+    return name in (_serial(device), _place(device))
+
+
+def _serial(device: Any) -> str:
+    try:
+        return str(device.serial_number or "")
+    except Exception:  # reading it may need rights, and pyusb raises what it likes
+        return ""
+
+
+def _place(device: Any) -> str:
     return f"{device.bus}-{device.address}"
 
 
