@@ -19,7 +19,7 @@ from sterna_hw.link.ports import AxiLitePort, MemoryPort, WishbonePort
 from sterna_hw.link.requests import RequestHandler
 from sterna_hw.link.transfer import Transfer
 
-PATIENCE = 1 << 16  # cycles, 0.9 ms at 75 MHz: hundreds of refreshes
+PATIENCE = 1 << 15  # cycles: dozens of refreshes, and fewer than fill a UART's receive buffer
 
 
 class Endpoint(wiring.Component):
