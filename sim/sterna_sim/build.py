@@ -55,7 +55,7 @@ def verilog(config: HardwareConfig, *, progress: Progress | None = None) -> str:
     Raises:
         SternaError: the gateware's dependencies are not installed.
     """
-    return _cached(
+    return kept_text(
         config.canonical(),
         [("sterna_hw", "**/*.py"), ("sterna", "spec/*.py")],
         lambda: _convert(config),
@@ -88,20 +88,24 @@ def library(text: str, *, dram: DramCore | None = None, waves: bool = False, pro
         SternaError: Verilator or a C++ compiler is missing, or the build failed; the log is kept.
     """
     designs = [Design("sterna", TOP, text, waves), *_dram_designs(dram)]
-    return _library("harness.cpp", designs, dram=dram, waves=waves, progress=progress)
+    return kept_library("harness.cpp", designs, defines=_controller(dram), waves=waves, progress=progress)
 
 
 def traffic_library(*, beat_bytes: int, dram: DramCore | None = None, progress: Progress | None = None) -> Path:
     """Path of the shared library that measures a memory, the harness's own or ``dram``; see :func:`library`."""
-    defines = (f"-DSTERNA_BEAT={beat_bytes}",)
-    return _library("traffic.cpp", _dram_designs(dram), dram=dram, waves=False, defines=defines, progress=progress)
+    defines = [*_controller(dram), f"-DSTERNA_BEAT={beat_bytes}"]
+    return kept_library("traffic.cpp", _dram_designs(dram), defines=defines, progress=progress)
+
+
+def _controller(dram: DramCore | None) -> list[str]:
+    return [f"-DSTERNA_CONTROLLER={dram is not None:d}"]
 
 
 def _dram_designs(dram: DramCore | None) -> list[Design]:
     """The controller in the same component as on a board."""
     if dram is None:
         return []
-    wrapper = _cached(
+    wrapper = kept_text(
         repr((dram.address_width, dram.data_bytes, dram.row_bits, dram.bank_bits, dram.phases)),
         [("sterna_hw", "dram.py"), ("sterna_hw", "axi.py")],
         lambda: _convert_dram(dram),
@@ -110,7 +114,7 @@ def _dram_designs(dram: DramCore | None) -> list[Design]:
     return [Design("dram", DRAM_TOP, wrapper + dram.verilog)]
 
 
-def _cached(
+def kept_text(
     key: str,
     sources: list[tuple[str, str]],
     make: Callable[[], str],
@@ -135,19 +139,17 @@ def _cached(
     return cached.read_text()
 
 
-def _library(
+def kept_library(
     harness: str,
     designs: list[Design],
     *,
-    dram: DramCore | None,
-    waves: bool,
-    defines: Sequence[str] = (),
-    progress: Progress | None,
+    defines: Sequence[str],
+    waves: bool = False,
+    progress: Progress | None = None,
 ) -> Path:
-    """The library of a harness with its designs; each of these is compiled once for all harnesses and memories."""
+    """Path of a harness's library; each of its designs is compiled once for all harnesses and memories."""
     compiler, report = find_compiler(), _reporter(progress)
     tools = [_version("verilator"), compiler_identity(compiler)]
-    defines = [f"-DSTERNA_CONTROLLER={dram is not None:d}", *defines]
     sources = [[path.name, path.read_text()] for path in harness_sources(harness)]
     keys = [[*design.key(), *tools] for design in designs]
 

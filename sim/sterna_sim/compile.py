@@ -43,6 +43,7 @@ class Design:
     top: str  # module
     text: str
     waves: bool = False
+    flags: tuple[str, ...] = ()  # more for Verilator
 
     def key(self) -> list[object]:
         """What its objects depend on, besides the tools."""
@@ -126,7 +127,10 @@ def identity(compiler: str) -> str:
 
 def harness_sources(harness: str) -> list[Path]:
     """What a library is made from besides the Verilog; this file decides how."""
-    return sorted([Path(__file__), HERE / harness, *HERE.glob("*.hpp"), *HERE.glob("waves/*.h")])
+    main = HERE / harness
+    folders = {HERE, main.parent}
+    headers = [path for folder in folders for path in folder.glob("*.hpp")]
+    return sorted([Path(__file__), main, *headers, *HERE.glob("waves/*.h")])
 
 
 @contextlib.contextmanager
@@ -159,7 +163,7 @@ def _compile(jobs: list[tuple[str, list[str]]], common: list[str], work: Path) -
 
 
 def _verilator_flags(design: Design) -> list[str]:
-    return [*VERILATOR_FLAGS, *(VERILATOR_WAVE_FLAGS if design.waves else [])]
+    return [*VERILATOR_FLAGS, *(VERILATOR_WAVE_FLAGS if design.waves else []), *design.flags]
 
 
 def _compile_flags(waves: bool) -> list[str]:

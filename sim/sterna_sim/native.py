@@ -67,7 +67,9 @@ class _BankedConfig(ctypes.Structure):
     )
 
 
-class _ChipConfig(ctypes.Structure):
+class ChipConfig(ctypes.Structure):
+    """A DDR3 chip's times and sizes."""
+
     _fields_ = _words(
         "init_register",
         "read_latency",
@@ -102,7 +104,7 @@ class MemoryConfig(ctypes.Structure):
         ("ideal", _IdealConfig),
         ("ddr3", _Ddr3Config),
         ("banked", _BankedConfig),
-        ("chip", _ChipConfig),
+        ("chip", ChipConfig),
     )
 
 
@@ -123,16 +125,17 @@ def memory_config(memory: Memory, core: DramCore | None = None) -> MemoryConfig:
             setattr(config.banked, name, value)
     elif isinstance(memory, ControllerModel) and core is not None:
         config.kind = _CONTROLLER
-        config.chip = _chip(memory, core)
+        config.chip = chip_config(memory, core)
     else:
         raise TypeError(f"not a memory model, or one without its controller: {memory!r}")
     return config
 
 
-def _chip(memory: ControllerModel, core: DramCore) -> _ChipConfig:
+def chip_config(memory: ControllerModel, core: DramCore) -> ChipConfig:
+    """The chip of ``memory`` behind the controller ``core``: times in clocks, rounded up."""
     clock = 1e9 / (core.phases * RECIPES[memory.recipe].clock)  # of the DRAM, nanoseconds
     address, _ = core.registers["ddrctrl_init_done"]
-    chip = _ChipConfig(
+    chip = ChipConfig(
         init_register=address // 4,
         bank_bits=core.bank_bits,
         column_bits=core.column_bits,
