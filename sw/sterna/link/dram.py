@@ -111,6 +111,9 @@ class DramController:
             strobes = ["rdly_dq_bitslip_rst", "rdly_dq_rst"]
             strobes += window.bitslip * ["rdly_dq_bitslip"] + window.delay * ["rdly_dq_inc"]
             self._execute(*self._adjust(mask, *strobes))
+        # A read at too late a delay has left the gate of a lane's strobe open; one at a right delay closes it.
+        self._lanes_right()
+        self._execute(*self._adjust(everyone))
         self._require(windows)
         return windows
 
