@@ -18,8 +18,9 @@ from sterna.spec.config import HardwareConfig
 from sterna_boards.boards.board import Board
 from sterna_boards.recipe import DramRecipe
 
-# Share of the port's limit that long reads reach: simulated for DDR3 (python -m sterna_sim.traffic); of SDR the limit.
-SEQUENTIAL = {"DDR3": 7.446 / 8, "SDR": 1.0}
+# Share of the port's limit that long reads reach, simulated with the real controllers: DDR3 by
+# ``python -m sterna_sim.traffic``, SDR by tests/hw/test_sdr_pins.py.
+SEQUENTIAL = {"DDR3": 7.446 / 8, "SDR": 3.757 / 4}
 
 
 @dataclass(frozen=True, kw_only=True)
