@@ -23,8 +23,9 @@ bench: .venv/bench.stamp ## cycles of whole tokens and where they went: build/be
 bitstream: .venv/sim.stamp ## a bitstream that meets timing, and its report: build/bitstreams/BOARD/
 	$(BIN)/python -m sterna_boards.flow $(BOARD)
 
-docs: .venv/sim.stamp ## write the tables of docs/program.md from the specification
+docs: .venv/sim.stamp ## write the tables of docs/program.md and docs/link.md from the specification
 	$(BIN)/python -m sterna.spec.tables docs/program.md
+	$(BIN)/python -m sterna.link.tables docs/link.md
 
 format: .venv/dev.stamp ## put the code into the house style
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
@@ -42,4 +43,4 @@ clean: ## remove everything that was built
 	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[hw,bitstream,plot]" && touch $@
 
 .venv/dev.stamp: .venv/sim.stamp
-	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[hw,bitstream,train,eval,dev]" && touch $@
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[hw,bitstream,board,train,eval,dev]" && touch $@

@@ -30,7 +30,7 @@ def factory(request, open_standin):
         return lambda: SerialTransport(plugged, baud=3_000_000)
     if "link" in request.param:
         board = SoftwareBoard()
-        faults = dict.fromkeys(range(5, 10**7, 4999), "drop") if request.param == "bad link" else {}
+        faults = dict.fromkeys(range(5, 10**7, 29_999), "drop") if request.param == "bad link" else {}
         to_board = Faults(faults)
         return lambda: LinkTransport(MemoryPipe(board, to_board=to_board))
     if request.param == "stand-in":
