@@ -380,7 +380,8 @@ async def damaged(dut: Any) -> None:
                 del raw[place : place + rng.randint(1, 8)]
             case 2:
                 raw.insert(place, rng.randrange(256))
-            case 3:  # right CRC, wrong length
+            case 3:  # right CRC, wrong length; what is left of the header before must not be taken for the missing part
+                assert await host.call(READ, MEMORY, (1 << 64) - 1, 4) == (BUS_ERROR, b"")
                 raw = bytearray(stuffed(rng.choice((body + b"x", body[:-1], body[: rng.randint(1, 11)]))))
             case 4:  # longer than any frame
                 raw = bytearray(stuffed(body[:12] + bench.payload(rng.choice((1025, 1026, 1034, 1037, 1100, 3000)))))
