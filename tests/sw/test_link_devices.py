@@ -459,6 +459,12 @@ def test_flash_errors_are_one_sentence(built, capsys, words, code, message):
     assert message in error and error.count("\n") == 1
 
 
+def test_a_boot_loader_is_not_asked_to_write_the_flash(built, monkeypatch):
+    flash.program(flash.Bitstream(built / "ecpix5.bit", "butterstick", None), persist=True)
+    words = Path("called").read_text().split()
+    assert flash.DFU in words and "--write-flash" not in words
+
+
 def test_flash_without_the_programmer(built, monkeypatch, capsys):
     monkeypatch.setenv("PATH", "/nowhere")
     assert main(["flash", "ecpix5"]) == 2

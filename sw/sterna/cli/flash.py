@@ -34,6 +34,7 @@ FOLDER = Path("build/bitstreams")  # of `make bitstream`: BOARD/BOARD.bit beside
 REPORT = "report.json"
 APPEAR_SECONDS = 15.0  # in which a programmed board must answer
 STDERR = 2  # the file: a program takes no other stream
+DFU = "--dfu"  # of boards that are programmed through a boot loader
 PAUSE = 0.5  # seconds between two looks
 
 
@@ -112,7 +113,8 @@ def program(bitstream: Bitstream, *, persist: bool = False) -> None:
             f"{PROGRAM} is not on the PATH: install it (Debian, Ubuntu: apt install openfpgaloader; macOS: brew "
             f"install openfpgaloader), or load {bitstream.path} with another programmer"
         )
-    command = [loader, *options, *(["--write-flash"] if persist else []), str(bitstream.path)]
+    asked = persist and DFU not in options  # a boot loader always writes the flash
+    command = [loader, *options, *(["--write-flash"] if asked else []), str(bitstream.path)]
     if (code := subprocess.run(command, stdout=STDERR, check=False).returncode) != 0:
         raise DeviceError(
             f"{PROGRAM} ended with code {code}: check the board's power and its programming cable, then try again"
