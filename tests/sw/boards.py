@@ -46,6 +46,18 @@ class Frames:
         return {"drop": b"", "repeat": 2 * data}.get(kind or "", data)
 
 
+class SlowPipe(MemoryPipe):
+    """Gives few bytes at a time, as a line does."""
+
+    step = 7
+
+    def read(self, timeout: float) -> bytes:
+        self._arrived = getattr(self, "_kept", b"") + self._arrived
+        data = super().read(timeout)
+        self._kept = data[self.step :]
+        return data[: self.step]
+
+
 def open_board(board: SoftwareBoard | None = None, **options: Any) -> LinkTransport:
     """A transport to a software board over a link without faults."""
     return LinkTransport(MemoryPipe(board or SoftwareBoard()), **options)
