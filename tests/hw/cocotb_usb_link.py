@@ -2,80 +2,32 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import cocotb
-from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles
 from streams import Sink, Source, seeded
-from ulpi_phy import PERIOD_PS, UlpiPhy, now
-from usb_host import MICROFRAME, Stalled, UsbHost
+from ulpi_phy import now
+from usb_bench import attached, enumerate_
+from usb_host import MICROFRAME, UsbHost
 
 from sterna.spec.link import USB_ENDPOINT as ENDPOINT
-from sterna_hw.link.usb_descriptors import FULL_SPEED_PACKET, HIGH_SPEED_PACKET, usb_descriptors
+from sterna_hw.link.usb_descriptors import FULL_SPEED_PACKET, HIGH_SPEED_PACKET
 
-SYSTEM_PERIOD_PS = 13_334  # 75 MHz
-ADDRESS = 42
 DECISION = 14  # cycles that ULPI 1.1 allows a link to begin its answer at high speed
 LEAST_RATE = 45  # MB/s
-EXPECTED = {
-    (int(kind), index): bytes(descriptor)
-    for kind, index, descriptor in usb_descriptors(board=os.environ["BOARD"], build_id=int(os.environ["BUILD_ID"]))
-}
 
 
-async def attached(dut: Any, *, high_speed: bool = True) -> UsbHost:
-    """A device that was plugged in, reset by the host, and waits for its address."""
-    rng = seeded(dut, "usb")
-    for name in ("rst", "usb_rst"):
-        getattr(dut, name).value = 1
+async def ready(dut: Any, *, high_speed: bool = True) -> UsbHost:
+    """A device that was plugged in and reset by the host, with streams at rest."""
     for name in ("rx__ready", "tx__valid", "tx__payload"):
         getattr(dut, name).value = 0
-    cocotb.start_soon(Clock(dut.clk, SYSTEM_PERIOD_PS, unit="ps").start())
-    cocotb.start_soon(Clock(dut.usb_clk, PERIOD_PS, unit="ps").start())
-    phy = UlpiPhy(dut, rng)
-    await ClockCycles(dut.clk, 10)
-    assert int(dut.ulpi__rst.value), "the PHY is not in reset while the system is"
-    dut.rst.value = 0
-    await ClockCycles(dut.usb_clk, 10)
-    dut.usb_rst.value = 0
-    assert not int(dut.ulpi__rst.value)
-    await ClockCycles(dut.usb_clk, 70_000)  # the PHY may start up for a millisecond
-    phy.plug()
-    await ClockCycles(dut.usb_clk, 3_000)
-    host = UsbHost(dut, phy, rng)
-    await host.reset(high_speed=high_speed)
-    return host
-
-
-async def enumerate_(host: UsbHost) -> None:
-    """What an operating system does with a new device."""
-    await host.idle(200)
-    assert await host.descriptor(1, length=64) == EXPECTED[1, 0]
-    await host.set_address(ADDRESS)
-    await host.idle(200)
-    at_speed = 0 if host.high_speed else 1
-    assert await host.descriptor(1) == EXPECTED[1, 0]
-    assert await host.descriptor(6) == EXPECTED[6, 0]
-    assert await host.descriptor(2, length=9) == EXPECTED[2, at_speed][:9]
-    assert await host.descriptor(2) == EXPECTED[2, at_speed]
-    assert await host.descriptor(7) == EXPECTED[7, at_speed]
-    for index in range(4):
-        assert await host.descriptor(3, index) == EXPECTED[3, index]
-    for kind in (15, 9):  # a device of USB 2.0 has no BOS, and this one is not OTG
-        try:
-            await host.descriptor(kind)
-        except Stalled:
-            continue
-        raise AssertionError(f"an answer for descriptor {kind}")
-    await host.set_configuration()
-    assert await host.control(0x80, 8, 0, length=1) == b"\x01"
+    return await attached(dut, high_speed=high_speed)
 
 
 @cocotb.test()
 async def high_speed(dut: Any) -> None:
-    host = await attached(dut)
+    host = await ready(dut)
     rng = seeded(dut, "bytes")
     await enumerate_(host)
     assert await host.take(ENDPOINT, most=HIGH_SPEED_PACKET) is None, "data of the device, which has none"
@@ -98,7 +50,7 @@ async def high_speed(dut: Any) -> None:
 @cocotb.test()
 async def faults(dut: Any) -> None:
     """Damage on the bus is mended by the protocol: no byte is lost, none comes twice."""
-    host = await attached(dut)
+    host = await ready(dut)
     rng = seeded(dut, "bytes")
     await enumerate_(host)
     sink, source = Sink(dut, "rx", stall=0.1, rng=rng), Source(dut, "tx", stall=0.1, rng=rng)
@@ -129,7 +81,7 @@ async def faults(dut: Any) -> None:
 @cocotb.test()
 async def anew(dut: Any) -> None:
     """A configuration that is set again, a bus reset, a pulled cable: each time both ways begin with DATA0."""
-    host = await attached(dut)
+    host = await ready(dut)
     rng = seeded(dut, "bytes")
     await enumerate_(host)
     for again in ("configuration", "reset", "cable", None):
@@ -161,7 +113,7 @@ async def anew(dut: Any) -> None:
 @cocotb.test()
 async def back_pressure(dut: Any) -> None:
     """What is not taken waits in the host: NAK, then PING until there is room, and nothing is lost."""
-    host = await attached(dut)
+    host = await ready(dut)
     rng = seeded(dut, "bytes")
     await enumerate_(host)
     message = rng.randbytes(6_000)
@@ -180,7 +132,7 @@ async def back_pressure(dut: Any) -> None:
 @cocotb.test()
 async def speed(dut: Any) -> None:
     """Bytes in a microframe both ways, with nothing in the way on the side of the system."""
-    host = await attached(dut)
+    host = await ready(dut)
     rng = seeded(dut, "bytes")
     await enumerate_(host)
     sink = Sink(dut, "rx", stall=0, rng=rng)
@@ -208,7 +160,7 @@ async def speed(dut: Any) -> None:
 @cocotb.test()
 async def full_speed(dut: Any) -> None:
     """At a host that does not chirp: endpoints of 64 bytes."""
-    host = await attached(dut, high_speed=False)
+    host = await ready(dut, high_speed=False)
     rng = seeded(dut, "bytes")
     await enumerate_(host)
     sink, source = Sink(dut, "rx", stall=0.3, rng=rng), Source(dut, "tx", stall=0.3, rng=rng)

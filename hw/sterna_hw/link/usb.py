@@ -7,10 +7,15 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import AsyncFIFO
 from amaranth.lib.wiring import In, Out
 
+from sterna.spec.link import CRC, REPLY, WINDOW
 from sterna_hw.link.usb_descriptors import FULL_SPEED_PACKET
 from sterna_hw.link.usb_device import UlpiSignature, UsbDevice
 
-CROSSING_DEPTH = 16  # bytes between the clocks: more than both synchronisers hold, so that each cycle can carry one
+REQUEST_DEPTH = 16  # bytes between the clocks: more than both synchronisers hold, so that each cycle can carry one
+# Likewise, and room for the replies to a window of writes: a host may fetch them only when it has sent them all, while
+# each reply, being followed by a pause, could else take one of the endpoint's two buffers. One block RAM.
+REPLY_DEPTH = 2048
+assert WINDOW * 2 * (REPLY.size + CRC.size + 1) <= REPLY_DEPTH  # every byte escaped, and a flag
 PAUSE = 60  # cycles of 60 MHz: 1 us without a byte ends a packet; a board pauses less within a reply
 
 
@@ -93,8 +98,8 @@ class UsbLink(wiring.Component):
         gone = Signal()
         packets = Packets()
         m.submodules.packets = ResetInserter({"usb": gone})(packets)
-        m.submodules.from_host = from_host = AsyncFIFO(width=8, depth=CROSSING_DEPTH, w_domain="usb", r_domain="sync")
-        m.submodules.to_host = to_host = AsyncFIFO(width=8, depth=CROSSING_DEPTH, w_domain="sync", r_domain="usb")
+        m.submodules.from_host = from_host = AsyncFIFO(width=8, depth=REQUEST_DEPTH, w_domain="usb", r_domain="sync")
+        m.submodules.to_host = to_host = AsyncFIFO(width=8, depth=REPLY_DEPTH, w_domain="sync", r_domain="usb")
         wiring.connect(m, device.rx, from_host.w_stream)
         wiring.connect(m, from_host.r_stream, wiring.flipped(self.rx))
         wiring.connect(m, wiring.flipped(self.tx), to_host.w_stream)
