@@ -96,7 +96,8 @@ def test_every_write_is_done_once_and_every_read_is_right_whatever_the_link_does
     values = list(range(1, 41))
     client.execute(write_words(Space.BOARD, SCRATCH, value) for value in values)
     assert client.read_word(Space.BOARD, SCRATCH) == values[-1]
-    assert client.read(Space.DESCRIPTION, 0, 512) == board._text[:512]
+    words = client.execute(Request(Kind.READ, Space.DESCRIPTION, at, 4) for at in range(0, 160, 4))
+    assert b"".join(words) == board._text[:160]
     assert [entry for entry in board.executed if entry[0] is Kind.WRITE] == 40 * [(Kind.WRITE, Space.BOARD, SCRATCH, 4)]
 
 
@@ -133,6 +134,29 @@ def test_one_lost_request_costs_one_repeat(pipe):
     client.execute(write_words(Space.BOARD, SCRATCH, value) for value in range(40))
     assert client.repeats == 1
     assert len(board.executed) == 40
+
+
+def test_a_lost_reply_is_noticed_by_the_next_one_without_waiting():
+    board, faults, silent = SoftwareBoard(), Faults(), []
+
+    class Counting(SlowPipe):
+        def read(self, timeout):
+            data = super().read(timeout)
+            if not data:
+                silent.append(timeout)
+            return data
+
+    client = started(board, pipe=Counting, to_host=faults)
+    client.sync()
+    faults.plan = dict.fromkeys(range(faults.passed + 30, faults.passed + 50), "drop")
+    client.execute(write_words(Space.BOARD, SCRATCH, value) for value in range(40))
+    assert client.repeats == 1 and not silent
+
+
+def test_faults_far_apart_never_add_up_to_a_loss():
+    client = started(SoftwareBoard(), to_board=Faults(dict.fromkeys(range(50, 10**6, 997), "flip")))
+    client.execute(write_words(Space.BOARD, SCRATCH, value) for value in range(2000))
+    assert client.repeats > 3 * ATTEMPTS
 
 
 @pytest.mark.parametrize("place", [0, 30, 100, 171, 400])
