@@ -31,11 +31,13 @@ from link_host import (
 )
 from streams import cycle, seeded, start
 
+from sterna.spec.registers import REGISTER_SPACE_BITS
+
 BEAT = int(os.environ["DATA_BYTES"])
 PATIENCE = int(os.environ["PATIENCE"])
 SIZE = int(os.environ["MEMORY_BYTES"])
 ROM = bytes.fromhex(os.environ["DESCRIPTION"])
-CORE_BYTES = 256
+CORE_BYTES = 1 << REGISTER_SPACE_BITS
 SCRATCH = 40
 
 
@@ -156,7 +158,7 @@ async def prepare(dut: Any, stall: float = 0.0) -> Bench:
 async def random_memory(dut: Any) -> None:
     """Reads and writes of any alignment and length, whatever stalls."""
     bench = await prepare(dut, 0.2)
-    for _ in range(60):
+    for _ in range(40):
         address, length = bench.place()
         if bench.rng.random() < 0.5:
             data = bench.payload(length)
@@ -432,7 +434,7 @@ async def bus_errors(dut: Any) -> None:
     """An error response anywhere in a request is reported, and only with that request."""
     bench = await prepare(dut, 0.1)
     host, rng = bench.host, bench.rng
-    for _ in range(20):
+    for _ in range(8):
         address, length = bench.place()
         bad = rng.choice((address, address + length - 1, rng.randrange(address, address + length)))
         bench.read_memory.bad = bench.memory.bad = (bad,)

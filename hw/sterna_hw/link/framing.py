@@ -35,7 +35,7 @@ class FrameReceiver(wiring.Component):
     Attributes:
         received: In Bytes of the link; ready while ``enable``, except at ``end``.
         enable: In Whether bytes are taken.
-        restart: In Forget what there is of a frame.
+        restart: In Forget what there is of a frame, and of the byte that is taken in this cycle.
         write: Out High with each byte of a body.
         byte: Out That byte.
         index: Out Its place in the body, BODY_BYTES + 1 at most; at ``end``, the number of bytes.
@@ -67,7 +67,7 @@ class FrameReceiver(wiring.Component):
             crc.data.eq(self.byte),
             crc.valid.eq(self.write),
             crc.start.eq(flag | self.restart),
-            self.end.eq(flag & (self.index != 0)),
+            self.end.eq(flag & (self.index != 0) & ~self.restart),
             self.good.eq(crc.match_detected & (self.index <= BODY_BYTES)),
         ]
         m.d.sync += [self.write.eq(0), flag.eq(0)]

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from sterna_hw.axi import AXI4Read, AXI4Write
 
-MAX_BURSTS = 63  # of the accelerator in flight
+MAX_BURSTS = 255  # of the accelerator in flight; many more than any configuration has
 
 
 class MemoryMux(wiring.Component):

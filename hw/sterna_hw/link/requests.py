@@ -175,6 +175,7 @@ class RequestHandler(wiring.Component):
         """
         first = REQUEST.size - REPLY.size
         position = Signal(range(BODY_BYTES), init=first)
+        following = Signal.like(position)  # made beforehand: the buffer's address is the longest path of the link
         last = Signal.like(position)
         load, finished = Signal(), Signal()
         reply = self.reply
@@ -182,7 +183,7 @@ class RequestHandler(wiring.Component):
         begun = Signal()  # `last` has settled
         m.d.comb += [
             load.eq(begun & ~finished & (~reply.valid | reply.ready)),
-            self.reply_index.eq(position + load),
+            self.reply_index.eq(Mux(load, following, position)),
         ]
         header = answer.as_value().word_select(position[:REPLY_BITS], 8)
         with m.If(reply.ready):
@@ -193,9 +194,10 @@ class RequestHandler(wiring.Component):
                 reply.payload.data.eq(Mux(position < REQUEST.size, header, self.reply_byte)),
                 reply.payload.last.eq(position == last),
                 finished.eq(position == last),
-                position.eq(position + 1),
+                position.eq(following),
+                following.eq(following + 1),
             ]
         m.d.sync += begun.eq(self.replying)
         with m.If(~self.replying):
-            m.d.sync += [position.eq(first), finished.eq(0)]
+            m.d.sync += [position.eq(first), following.eq(first + 1), finished.eq(0)]
         return finished & ~reply.valid

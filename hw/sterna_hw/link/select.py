@@ -53,21 +53,21 @@ class LinkSelect(wiring.Component):
             m.d.sync += stalled.eq(stalled + 1)
             with m.If(stalled.all()):
                 m.d.sync += dropping.eq(1)
+        m.d.sync += self.restart.eq(0)
         for i in range(self._links):
             received, sent = getattr(self, f"received{i}"), getattr(self, f"sent{i}")
             m.d.comb += sent.payload.eq(self.sent.payload)
             with m.If(current == i):
                 m.d.comb += [
                     self.received.payload.eq(received.payload),
-                    self.received.valid.eq(received.valid),
-                    received.ready.eq(self.received.ready),
+                    self.received.valid.eq(received.valid & ~self.restart),
+                    received.ready.eq(self.received.ready & ~self.restart),
                     sent.valid.eq(self.sent.valid & ~dropping),
                     taken.eq(sent.ready),
                 ]
             with m.Elif(self.listening & received.valid):
                 with m.If(received.payload == FLAG):
-                    m.d.comb += self.restart.eq(1)
-                    m.d.sync += current.eq(i)
+                    m.d.sync += [current.eq(i), self.restart.eq(1)]
                 with m.Else():
                     m.d.comb += received.ready.eq(1)
         return m

@@ -38,7 +38,7 @@ def bit_step(clock_hz: int, baud: int) -> int:
 class Uart(wiring.Component):
     """Eight data bits, no parity, one stop bit, no flow control.
 
-    A byte is received in the middle of its bits and is there 3 cycles after the middle of its stop bit; one whose stop
+    A byte is sampled in the middle of its bits and is there 6 cycles after the middle of its stop bit; one whose stop
     bit is low is dropped. Up to ``RECEIVE_BYTES`` wait in a buffer; what comes when it is full is lost. Bytes are sent
     back to back, at most two cycles longer than their bits.
 
