@@ -8,7 +8,7 @@ from typing import Any
 from sterna.errors import DeviceError, SternaError
 from sterna.link.client import LinkClient
 from sterna.link.pipe import BytePipe
-from sterna.link.transport import LinkTransport, number
+from sterna.link.transport import TOKEN_SECONDS, LinkTransport, number
 from sterna.progress import Progress
 from sterna.spec.link import UART_RATES
 
@@ -106,7 +106,7 @@ class SerialTransport(LinkTransport):
         baud: int | str | None = None,
         build: str | None = None,
         memory_test: str = "short",
-        timeout: float | str = 600.0,
+        timeout: float | str = TOKEN_SECONDS,
         progress: Progress | None = None,
     ) -> None:
         if not address:

@@ -18,6 +18,7 @@ from sterna.spec.config import HardwareConfig
 from sterna.spec.link import Kind, Space
 from sterna.spec.registers import Control, Status
 
+TOKEN_SECONDS = 60.0  # of the board's time for a token; the largest models take about one
 RESET_SECONDS = 10.0  # of the board's time, in which an abandoned token must come to rest
 LOCK_SECONDS = 0.1  # likewise for the clocks of the memory
 TESTS = ("short", "full", "none")
@@ -49,7 +50,7 @@ class LinkTransport(Transport):
         *,
         build: str | None = None,
         memory_test: str = "short",
-        timeout: float | str = 600.0,
+        timeout: float | str = TOKEN_SECONDS,
         progress: Progress | None = None,
     ) -> None:
         self._client: LinkClient | None = None

@@ -8,7 +8,7 @@ from typing import Any
 
 from sterna.errors import DeviceError, SternaError
 from sterna.link.pipe import BytePipe
-from sterna.link.transport import LinkTransport
+from sterna.link.transport import TOKEN_SECONDS, LinkTransport
 from sterna.progress import Progress
 from sterna.spec.link import USB_ENDPOINT, USB_PRODUCT, USB_VENDOR
 
@@ -112,7 +112,7 @@ class UsbTransport(LinkTransport):
         *,
         build: str | None = None,
         memory_test: str = "short",
-        timeout: float | str = 600.0,
+        timeout: float | str = TOKEN_SECONDS,
         progress: Progress | None = None,
     ) -> None:
         super().__init__(UsbPipe(address), build=build, memory_test=memory_test, timeout=timeout, progress=progress)
