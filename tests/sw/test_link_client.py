@@ -101,6 +101,17 @@ def test_every_write_is_done_once_and_every_read_is_right_whatever_the_link_does
     assert [entry for entry in board.executed if entry[0] is Kind.WRITE] == 40 * [(Kind.WRITE, Space.BOARD, SCRATCH, 4)]
 
 
+@settings(max_examples=80, deadline=None)
+@given(to_host=FAULTS)
+def test_a_read_sees_the_writes_before_it_and_none_after(to_host):
+    client = started(SoftwareBoard(), to_host=Faults(to_host))
+    look = Request(Kind.READ, Space.BOARD, SCRATCH, 4)
+    read = client.execute(
+        request for value in range(20) for request in (write_words(Space.BOARD, SCRATCH, value), look)
+    )
+    assert [int.from_bytes(data, "little") for data in read[1::2]] == list(range(20))
+
+
 WRITES = st.dictionaries(st.integers(0, 12), st.sampled_from(["drop", "repeat"]), max_size=6)
 
 
