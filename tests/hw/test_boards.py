@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from math import ceil, isclose
 from pathlib import Path
 
@@ -183,6 +185,14 @@ def test_the_table_names_each_model_that_fits(capsys):
     assert one["tokens_per_second"] == 50e6 / one["cycles"] and one["load_seconds"].keys() == {"uart:3000000"}
     with pytest.raises(SystemExit):
         main(["nothing"])
+
+
+def test_programming_a_board_needs_no_package_of_the_gateware():
+    code = (
+        "import sys; from sterna_boards.boards import find_board; assert find_board('ecpix5').programmer\n"
+        "assert not {'amaranth', 'amaranth_boards', 'luna', 'litedram', 'migen'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_an_unknown_board_is_refused():

@@ -4,11 +4,39 @@ from __future__ import annotations
 
 from sterna.errors import SternaError
 from sterna_boards.boards.board import Board
-from sterna_boards.boards.butterstick import BUTTERSTICK
-from sterna_boards.boards.ecpix5 import ECPIX5
-from sterna_boards.boards.ulx3s import ULX3S
 
-BOARDS = {board.name: board for board in (ECPIX5, BUTTERSTICK, ULX3S)}
+BOARDS = {
+    board.name: board
+    for board in (
+        Board(
+            name="ecpix5",
+            summary="ECPIX-5 85F: LFE5UM5G-85F, 512 MiB of DDR3 at 300 MT/s, 16 pins, FT2232H, USB 2.0 PHY.",
+            recipe_name="ecpix5-ddr3",
+            memory_bytes=512 << 20,
+            links=("uart:12000000", "usb"),
+            link_kinds=("uart", "usb"),
+            programmer=("--board", "ecpix5"),
+        ),
+        Board(
+            name="butterstick",
+            summary="ButterStick 8G-85F: LFE5UM5G-85F, 1 GiB of DDR3L at 300 MT/s, 16 pins, two ranks, USB 2.0 PHY.",
+            recipe_name="butterstick-ddr3",
+            memory_bytes=1 << 30,
+            links=("usb",),
+            link_kinds=("usb", "uart"),
+            programmer=("--dfu", "--vid", "0x1209", "--pid", "0x5af1", "--altsetting", "0"),  # its boot loader
+        ),
+        Board(
+            name="ulx3s",
+            summary="Radiona ULX3S 85F: LFE5U-85F, 32 MB of SDR SDRAM at 100 MHz on 16 pins, FT231X.",
+            recipe_name="ulx3s-sdr",
+            memory_bytes=32 << 20,
+            links=("uart:3000000",),
+            link_kinds=("uart",),
+            programmer=("--board", "ulx3s"),
+        ),
+    )
+}
 
 
 def find_board(name: str) -> Board:

@@ -3,27 +3,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from sterna.errors import SternaError
 from sterna.spec.config import HardwareConfig, preset
-from sterna_boards.boards.top import BoardTop
 from sterna_boards.recipe import RECIPES, DramCore, DramRecipe
+
+if TYPE_CHECKING:
+    from sterna_boards.boards.top import BoardTop
 
 
 @dataclass(frozen=True, kw_only=True)
 class Board:
-    """A board with its FPGA, memory and links."""
+    """A board with its FPGA, memory and links.
+
+    Pins and top level are in the module of this package that is called like the board. It is not imported before they
+    are asked for: programming a board needs no packages of the gateware.
+    """
 
     name: str
     summary: str  # one sentence about the hardware
-    platform: Callable[[], Any]  # makes a fresh amaranth platform: pins, device, speed grade
-    top_class: type[BoardTop]
     recipe_name: str
     memory_bytes: int
     links: tuple[str, ...]  # of its bitstream: "uart:" and the rate in baud, "usb"
+    link_kinds: tuple[str, ...]  # that it has pins for
     programmer: tuple[str, ...]  # options by which openFPGALoader finds it
 
     @property
@@ -41,6 +46,10 @@ class Board:
         """Of accelerator, link and controller, hertz."""
         return round(self.recipe.clock)
 
+    def platform(self) -> Any:
+        """A fresh amaranth platform: pins, device, speed grade."""
+        return import_module(f"{__package__}.{self.name}").Platform()
+
     def top(self, *, core: DramCore, build_id: int, links: tuple[str, ...] | None = None) -> BoardTop:
         """The top level; nothing is elaborated yet.
 
@@ -53,10 +62,11 @@ class Board:
             SternaError: the board has no such link, or none is wanted.
         """
         links = self.links if links is None else links
-        known = self.top_class.LINKS
-        wrong = [link for link in links if link.partition(":")[0] not in known]
+        wrong = [link for link in links if link.partition(":")[0] not in self.link_kinds]
         if wrong or not 1 <= len(links) <= 2:
-            raise SternaError(f"{self.name} takes one or two links out of {', '.join(known)}, not {', '.join(links)!r}")
-        return self.top_class(
+            kinds = ", ".join(self.link_kinds)
+            raise SternaError(f"{self.name} takes one or two links out of {kinds}, not {', '.join(links)!r}")
+        top: BoardTop = import_module(f"{__package__}.{self.name}").Top(
             name=self.name, config=self.config, clock=self.clock, core=core, build_id=build_id, links=links
         )
+        return top

@@ -12,7 +12,6 @@ from amaranth.lib import io
 from amaranth.lib.cdc import ResetSynchronizer
 from amaranth_boards.butterstick import ButterStickPlatform
 
-from sterna_boards.boards.board import Board
 from sterna_boards.boards.io_voltage import IoVoltage
 from sterna_boards.boards.top import USB_CLOCK, BoardTop
 
@@ -53,10 +52,9 @@ class Platform(ButterStickPlatform):  # type: ignore[misc]  # amaranth-boards: n
         return "LVCMOS18" if vccio == "1V8" else str(super()._vccio_to_iostandard(vccio))
 
 
-class ButterstickTop(BoardTop):
+class Top(BoardTop):
     """Two ranks of DDR3 share all pins but clock, CS#, CKE and ODT."""
 
-    LINKS = ("usb", "uart")
     CLOCK = "clk30"
     ULPI = "usb"
 
@@ -111,15 +109,3 @@ class ButterstickTop(BoardTop):
         m.submodules.io_voltage_pulses = pulses = io.Buffer("o", supplies.pdm)
         m.submodules.io_voltage_enable = enable = io.Buffer("o", supplies.en)
         m.d.comb += [pulses.o.eq(voltage.pulses), enable.o.eq(voltage.enable)]
-
-
-BUTTERSTICK = Board(
-    name="butterstick",
-    summary="ButterStick r1.0 8G-85F: LFE5UM5G-85F, 1 GiB of DDR3L at 300 MT/s in two ranks on 16 pins, USB 2.0 PHY.",
-    platform=Platform,
-    top_class=ButterstickTop,
-    recipe_name="butterstick-ddr3",
-    memory_bytes=1 << 30,
-    links=("usb",),
-    programmer=("--dfu", "--vid", "0x1209", "--pid", "0x5af1", "--altsetting", "0"),  # the boot loader it is sold with
-)

@@ -7,16 +7,16 @@ from typing import Any
 
 from amaranth import Module
 from amaranth.lib import io
-from amaranth_boards.ecpix5 import ECPIX585Platform
+from amaranth_boards.ecpix5 import ECPIX585Platform as Platform
 
-from sterna_boards.boards.board import Board
 from sterna_boards.boards.top import BoardTop
 
+__all__ = ["Platform", "Top"]
 
-class Ecpix5Top(BoardTop):
+
+class Top(BoardTop):
     """The chip's CS# and RESET# are tied on the board; the UART is the FT2232H's second channel."""
 
-    LINKS = ("uart", "usb")
     CLOCK = "clk100"
     ULPI = "ulpi"
     RESET = "rst"
@@ -36,15 +36,3 @@ class Ecpix5Top(BoardTop):
             for name in "rgb":
                 m.submodules[f"led_{index}_{name}"] = buffer = io.Buffer("o", getattr(led, name))
                 m.d.comb += buffer.o.eq(value if name == colour else 0)
-
-
-ECPIX5 = Board(
-    name="ecpix5",
-    summary="LambdaConcept ECPIX-5 85F: LFE5UM5G-85F, 512 MiB of DDR3 at 300 MT/s on 16 pins, FT2232H, USB 2.0 PHY.",
-    platform=ECPIX585Platform,
-    top_class=Ecpix5Top,
-    recipe_name="ecpix5-ddr3",
-    memory_bytes=512 << 20,
-    links=("uart:12000000", "usb"),
-    programmer=("--board", "ecpix5"),
-)

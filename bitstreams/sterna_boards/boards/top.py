@@ -38,7 +38,6 @@ class BoardTop(Elaboratable):  # type: ignore[misc]  # amaranth: no types
         description: What the bitstream tells the host about itself.
     """
 
-    LINKS: ClassVar[tuple[str, ...]]  # kinds that the board has pins for
     CLOCK: ClassVar[str]  # resource of the clock pin
     ULPI: ClassVar[str] = ""  # resource of the USB PHY
     RESET: ClassVar[str | None] = None  # resource of a reset button

@@ -7,16 +7,16 @@ from typing import Any
 
 from amaranth import Module
 from amaranth.lib import io
-from amaranth_boards.ulx3s import ULX3S_85F_Platform
+from amaranth_boards.ulx3s import ULX3S_85F_Platform as Platform
 
-from sterna_boards.boards.board import Board
 from sterna_boards.boards.top import BoardTop
 
+__all__ = ["Platform", "Top"]
 
-class Ulx3sTop(BoardTop):
+
+class Top(BoardTop):
     """The UART is the FT231X; its RTS# and DTR# are not looked at."""
 
-    LINKS = ("uart",)
     CLOCK = "clk25"
 
     def _dram_pins(self, platform: Any) -> Mapping[str, Any]:
@@ -36,15 +36,3 @@ class Ulx3sTop(BoardTop):
         # Low would let the ESP32 on the board take the UART pins and reload the FPGA.
         m.submodules.esp32 = gpio0 = io.Buffer("o", platform.request("esp32", dir="-").gpio0)
         m.d.comb += gpio0.o.eq(1)
-
-
-ULX3S = Board(
-    name="ulx3s",
-    summary="Radiona ULX3S 85F: LFE5U-85F, 32 MB of SDR SDRAM at 100 MHz on 16 pins, FT231X.",
-    platform=ULX3S_85F_Platform,
-    top_class=Ulx3sTop,
-    recipe_name="ulx3s-sdr",
-    memory_bytes=32 << 20,
-    links=("uart:3000000",),
-    programmer=("--board", "ulx3s"),
-)
