@@ -18,6 +18,7 @@ from sterna.spec.config import HardwareConfig
 from sterna.spec.registers import Stall
 from sterna_hw.lanes import FIRST_WORD, job_cycles, pipeline_depth
 from sterna_hw.lanes.blocks import BUILD_CYCLES
+from sterna_hw.lanes.lanes import BAD_TRIT
 
 CONFIG = HardwareConfig(**json.loads(os.environ["STERNA_TEST_CONFIG"]))
 WORD = CONFIG.word_bytes
@@ -345,7 +346,7 @@ async def bad_trits(dut: Any) -> None:
             assert int(dut.bad_trit.value) == 0
         taken = cycle()
         while not int(dut.bad_trit.value):
-            assert cycle() <= taken + 2, f"byte {code} in place {place} is not seen"
+            assert cycle() <= taken + BAD_TRIT, f"byte {code} in place {place} is not seen"
             await RisingEdge(dut.clk)
         await bench.rows.wait(job.rows)
         await ClockCycles(dut.clk, 3)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from amaranth import Module, Signal, signed
+from amaranth import Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, Signature
-from amaranth.utils import exact_log2
+from amaranth.utils import bits_for, exact_log2
 
 from sterna.spec.config import HardwareConfig
 from sterna_hw.lanes.blocks import ranks
@@ -33,13 +33,19 @@ class AdderTree(wiring.Component):
 
     ``sums`` belong to the ``entries`` of :func:`tree_depth` cycles with ``enable`` before; all ranks come out
     together (the taps of rank r leave the tree r levels early and are delayed by as much). Segment p of rank r
-    covers entries ``p * s`` to ``p * s + s - 1`` with ``s = word_bytes / 2**r``.
+    covers entries ``p * s`` to ``p * s + s - 1`` with ``s = word_bytes / 2**r``. Only the sums of the word's own rank
+    come out, the others are zero: ``rank`` is that of the word whose sums come in the next cycle with ``enable``.
     """
 
     def __init__(self, *, config: HardwareConfig) -> None:
         self._config = config
         super().__init__(
-            {"enable": In(1), "entries": In(entries_shape(config)), "sums": Out(segment_sums(config))},
+            {
+                "enable": In(1),
+                "rank": In(bits_for(ranks(config) - 1)),
+                "entries": In(entries_shape(config)),
+                "sums": Out(segment_sums(config)),
+            },
         )
 
     def elaborate(self, platform: object) -> Module:
@@ -47,25 +53,29 @@ class AdderTree(wiring.Component):
         m = Module()
         depth = tree_depth(self._config)
         nodes = [self.entries[group] for group in range(self._config.word_bytes)]
-        with m.If(self.enable):
-            for level in range(depth + 1):
-                if level:
-                    pairs = zip(nodes[0::2], nodes[1::2], strict=True)
-                    nodes = []
-                    for number, (left, right) in enumerate(pairs):
-                        node = Signal(signed(TABLE_WIDTH + level), name=f"level_{level}_{number}")
-                        m.d.sync += node.eq(left + right)
-                        nodes.append(node)
-                rank = depth - level
-                if rank < ranks(self._config):
-                    self._tap(m, rank, nodes)
+        for level in range(depth + 1):
+            rank = depth - level
+            if level:
+                pairs = enumerate(zip(nodes[0::2], nodes[1::2], strict=True))
+                nodes = [
+                    self._register(m, left + right, f"level_{level}_{n}", None if rank else 0)
+                    for n, (left, right) in pairs
+                ]
+            if rank < ranks(self._config):
+                self._tap(m, rank, nodes)
         return m
 
     def _tap(self, m: Module, rank: int, nodes: list[Signal]) -> None:
-        """Delay ``nodes`` by ``rank`` cycles and put them out."""
+        """Put ``nodes`` out, delayed by ``rank`` cycles."""
         for number, node in enumerate(nodes):
             delayed = node
             for age in range(rank):
-                previous, delayed = delayed, Signal(node.shape(), name=f"rank_{rank}_{number}_{age}")
-                m.d.sync += delayed.eq(previous)
+                delayed = self._register(m, delayed, f"rank_{rank}_{number}_{age}", rank if age == rank - 1 else None)
             m.d.comb += getattr(self.sums, f"rank_{rank}")[number].eq(delayed)
+
+    def _register(self, m: Module, value: Value, name: str, rank: int | None) -> Signal:
+        """``value`` a cycle later, or zero unless the word is of ``rank``."""
+        register = Signal(value.shape(), name=name, reset_less=True)
+        with m.If(self.enable):
+            m.d.sync += register.eq(value if rank is None else Mux(self.rank == rank, value, 0))
+        return register

@@ -69,11 +69,11 @@ class BlockBuilder(wiring.Component):
     """Goes through the column blocks of a job: tail blocks by rising rank, then full blocks; builds and offers each.
 
     A job is taken while the builder is idle, and the build starts in the next cycle. A build issues one step of the
-    walk a cycle for :data:`WALK_STEPS` cycles. The step of cycle c reads the ROM; its activation address is out in
-    c+1, ``step`` in c+2 (with the activations), the table entry is written in c+4. A block is offered on ``blocks``
-    from 249 cycles after the first step, which is two cycles before the last write: the words of the block must not
-    reach the tables earlier than two cycles after it is taken. The next build starts the cycle after, in the other
-    half. So blocks start at least :data:`BUILD_CYCLES` apart.
+    walk a cycle for :data:`WALK_STEPS` cycles; the ROM is read a step ahead. The step of cycle c has its activation
+    address out in c, ``step`` in c+1 (with the activations), and its table entry is written in c+4. A block is offered
+    on ``blocks`` from 249 cycles after the first step, which is two cycles before the last write: the words of the
+    block must not reach the tables earlier than two cycles after it is taken. The next build starts the cycle after, in
+    the other half. So blocks start at least :data:`BUILD_CYCLES` apart.
 
     The activation rows of a block: with U = ``max_rows_per_word`` units in a row and ``stride`` = U / 2**rank, place k
     of a block starts at unit ``base + k * stride``; ``base`` grows by ``5 * stride`` a block and starts at 0 for full
@@ -132,8 +132,7 @@ class BlockBuilder(wiring.Component):
         fresh = Signal()
         stepping = Signal()
         m.d.comb += [
-            rom.addr.eq(index),
-            rom.en.eq(stepping),
+            rom.addr.eq(Mux(stepping, index + 1, 0)),
             offer.rank.eq(rank),
             offer.half.eq(half),
             offer.fresh.eq(fresh),
@@ -172,17 +171,14 @@ class BlockBuilder(wiring.Component):
                         with m.If(fulls == 1):
                             m.next = "IDLE"
 
-        # c+1: the ROM gives the step, which gives the activation address; c+2: the activations are there.
         start = Signal(len(base))
-        read = Signal()
-        m.d.comb += [start.eq(base + place_offset), self.address.eq(start >> top_rank), self.enable.eq(read)]
+        m.d.comb += [start.eq(base + place_offset), self.address.eq(start >> top_rank), self.enable.eq(stepping)]
         m.d.sync += [
-            read.eq(stepping),
-            self.step.valid.eq(read),
+            self.step.valid.eq(stepping),
             self.step.subtract.eq(rom.data.subtract),
-            self.step.write.eq(read & rom.data.write),
+            self.step.write.eq(stepping & rom.data.write),
             self.step.address.eq(Cat(rom.data.code, half)),
             self.step.start.eq(start[:top_rank]),
+            self.step.spread.eq(spread),
         ]
-        m.d.comb += self.step.spread.eq(spread)
         return m

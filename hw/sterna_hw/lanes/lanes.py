@@ -19,6 +19,7 @@ from sterna_hw.lanes.tables import SumTables
 
 FIRST_WORD = BUILD_CYCLES + 1  # cycles from the transfer of a job to the first cycle with words.ready
 TABLE_STAGES = 3  # word register, table, table output register
+BAD_TRIT = TABLE_STAGES + 1  # cycles from the transfer of a word that holds a byte that is no code to bad_trit
 
 
 def pipeline_depth(config: HardwareConfig) -> int:
@@ -46,8 +47,8 @@ class TernaryLanes(wiring.Component):
         activations: rows of ``word_bytes`` activations, read while tables are built. They must not change
             until the last tables are built, so not before ``done``.
         rows: the sums of rows 0, 1, … of the tile, ``last`` on the final one; 24 bits (see ``PartialSums``).
-        bad_trit: a word of a job held a byte that is no trit code; rises two cycles after the word's transfer
-            and stays until reset.
+        bad_trit: a word of a job held a byte that is no trit code; rises BAD_TRIT = 4 cycles after the
+            word's transfer, nothing stalling, and stays until reset.
         done: high for one cycle, the one after the transfer of the last row; ``job.ready`` is high again in that cycle.
         full: the words that are taken are those of a full block, not of a tail block.
         stall: what the lanes are doing: TABLES from the offer of a job until its first word may come and wherever words
@@ -146,9 +147,6 @@ class TernaryLanes(wiring.Component):
                 tags[0].end.eq(left == 0),
             ]
             m.d.sync += [tag.eq(previous) for previous, tag in pairwise(tags)]
-        bad = [byte[4:8].all() & (byte[3] | byte[2] | byte[0:2].all()) for byte in word]
-        with m.If(tags[0].valid & Cat(bad).any()):
-            m.d.sync += self.bad_trit.eq(1)
 
         # The data path, once a slot. Activation memory has one slot today: all slots would read the same.
         m.d.comb += [self.activations.address.eq(builder.address), self.activations.enable.eq(builder.enable)]
@@ -164,12 +162,16 @@ class TernaryLanes(wiring.Component):
                 tables.half.eq(half),
                 tables.word.eq(word),
                 tree.enable.eq(advance),
+                tree.rank.eq(tags[-1].rank),
                 tree.entries.eq(tables.entries),
                 partial_sums.enable.eq(advance),
                 partial_sums.tag.eq(tags[-1]),
             ]
             wiring.connect(m, tree.sums, partial_sums.sums)
             sums.append(partial_sums)
+            if slot == 0:  # all have the same word
+                with m.If(tags[TABLE_STAGES - 1].valid & ~tables.valid):
+                    m.d.sync += self.bad_trit.eq(1)
         m.d.comb += empty.eq(~(Cat(tag.valid for tag in tags).any() | sums[0].busy))
 
         # The end: an output register, and one to hold the row that was under way when the output stalled.

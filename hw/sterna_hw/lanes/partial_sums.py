@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from amaranth import Array, Module, Mux, Signal, signed
+from functools import reduce
+from operator import or_
+
+from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, ceil_log2
@@ -82,41 +85,42 @@ class PartialSums(wiring.Component):
                 m.d.sync += number.eq(numbers[stage - 1] if stage else rows)
         m.d.comb += self.busy.eq(self.tag.valid | tags[0].valid | tags[1].valid | tags[2].valid)
 
-        written, position = tags[2], numbers[2][:top_rank]
+        written = tags[2]
         totals = []
         for bank in range(banks):
             store = memory.Memory(shape=signed(numerics.ACC_WIDTH), depth=depth, init=[])
             m.submodules[f"bank_{bank}"] = store
             write, read = store.write_port(), store.read_port()
-            chosen = Signal(signed(len(self.sums.rank_0[0])), name=f"chosen_{bank}")
-            partial = Signal(signed(numerics.ACC_WIDTH), name=f"partial_{bank}")
-            total = Signal(signed(numerics.ACC_WIDTH), name=f"total_{bank}")
-            mine = Signal(name=f"mine_{bank}")  # the word has a row of this bank
+            chosen = Signal(signed(len(self.sums.rank_0[0])), name=f"chosen_{bank}", reset_less=True)
+            partial = Signal(signed(numerics.ACC_WIDTH), name=f"partial_{bank}", reset_less=True)
+            total = Signal(signed(numerics.ACC_WIDTH), name=f"total_{bank}", reset_less=True)
+            here = Signal(name=f"here_{bank}")  # the word in "choose" has a row of this bank
+            mine = [Signal(name=f"mine_{bank}_{stage}") for stage in ("add", "write")]
             m.d.comb += [
                 read.en.eq(self.enable),
                 read.addr.eq(rows >> top_rank),
-                write.en.eq(self.enable & written.valid & ~written.final & mine),
+                write.en.eq(self.enable & written.valid & ~written.final & mine[1]),
                 write.addr.eq(numbers[2] >> top_rank),
                 write.data.eq(total),
             ]
-            with m.Switch(written.rank):
+            with m.Switch(tags[0].rank):
                 for rank in range(top_rank + 1):
                     with m.Case(rank):
-                        m.d.comb += mine.eq(position[rank:] == bank >> rank)
+                        m.d.comb += here.eq(numbers[0][rank:top_rank] == bank >> rank)
+            segments = [getattr(self.sums, f"rank_{rank}")[bank & ((1 << rank) - 1)] for rank in range(top_rank + 1)]
             with m.If(self.enable):
                 m.d.sync += [
+                    chosen.eq(reduce(or_, segments)),  # those of other ranks are zero
                     partial.eq(Mux(tags[0].fresh, 0, read.data)),
-                    total.eq(partial + chosen),
+                    mine[0].eq(here),
+                    mine[1].eq(mine[0]),
+                    total.eq(Mux(mine[0], partial + chosen, 0)),
                 ]
-                with m.Switch(tags[0].rank):
-                    for rank in range(top_rank + 1):
-                        with m.Case(rank):
-                            m.d.sync += chosen.eq(getattr(self.sums, f"rank_{rank}")[bank & ((1 << rank) - 1)])
             totals.append(total)
 
         m.d.comb += [
             self.row.valid.eq(written.valid & written.final),
-            self.row.sum.eq(Array(totals)[position] if top_rank else totals[0]),
+            self.row.sum.eq(reduce(or_, totals)),  # a final block has a row a word; the other banks are zero
             self.row.last.eq(written.end),
         ]
         return m
