@@ -78,7 +78,7 @@ def _elaborate(board: Board, core: DramCore, links: Sequence[str], build_id: int
     """Verilog of the fragment that synthesis reads as RTLIL."""
     top = board.top(core=core, build_id=build_id, links=tuple(links))
     plan = board.platform().prepare(top, name="top", emit_src=False, debug_verilog=True)
-    return bytes(plan.files["top.debug.v"]).decode()
+    return str(plan.files["top.debug.v"])
 
 
 def _top_wrapper(board: Board) -> str:
