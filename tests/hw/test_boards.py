@@ -49,6 +49,7 @@ UNCONNECTED = {  # pins of the core that the board ties, or that the other half 
     "butterstick": {"ddram_clk_n", "ddram_dqs_n"},
     "ulx3s": set(),
 }
+PIN_NAMES = {"cke": "clk_en", "reset": "rst"}  # of amaranth-boards, where they differ from LiteDRAM's
 # Least times of the data sheets in nanoseconds: MT41K256M16-107 at any rate; the longest of the SDR chips on ULX3S
 # boards (MT48LC16M16A2-75, IS42S16160G-7, AS4C16M16SA-7, W9825G6KH-6).
 DDR3 = {"tRP": 13.91, "tRCD": 13.91, "tRAS": 34, "tRFC": 260, "tWR": 15, "tFAW": 35}
@@ -100,6 +101,10 @@ def test_a_top_holds_the_very_core_of_the_recipe(board, core, monkeypatch):
     connected = set(re.findall(r"connect \\((?:ddram|sdram)_\w+) ", netlist))
     declared = set(re.findall(r"^ +(?:input|output|inout) +wire .*\b((?:ddram|sdram)_\w+)", core.verilog, re.M))
     assert declared - connected == UNCONNECTED[board.name]
+    for ours, pin in re.findall(
+        r"connect \\(?:ddram|sdram)_([a-z]\w*?)(?:_[np])? \\(?:ddr3|sdram)_0__(\w+)__(?:io|p)\b", netlist
+    ):
+        assert pin == PIN_NAMES.get(ours, ours) or (ours, pin) == ("dm", "dqm")
     constraints = text(files, "top.lpf")
     pins = re.findall(r'LOCATE COMP "(\S+)" SITE', constraints)
     assert len([pin for pin in pins if re.match(r"(ddr3|sdram)_0__dq__", pin)]) == 8 * core.byte_lanes
@@ -131,7 +136,8 @@ def test_uart_rates_can_be_made_and_are_tried_by_the_host(board):
 def test_the_controller_keeps_the_times_of_the_chip(board, core):
     cycle = 1e9 / board.clock
     for name, least in TIMES[board.name].items():
-        assert least <= core.timing[name] * cycle < least + 2 * cycle, name
+        # A command may be in the second half of its cycle and the next one in the first.
+        assert least <= (core.timing[name] - 0.49) * cycle < least + 1.5 * cycle, name
     assert core.timing["tREFI"] == ceil(REFRESH / cycle)  # part of a cycle late, of 8 whole ones that a chip allows
 
 
