@@ -95,22 +95,20 @@ class UsbLink(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         m.submodules.device = device = self._device
-        gone = Signal()
         packets = Packets()
-        m.submodules.packets = ResetInserter({"usb": gone})(packets)
+        unread = Signal()  # no host has configured the device: in reset, `packets` takes all and passes nothing on
+        m.submodules.packets = ResetInserter({"usb": unread})(packets)
         m.submodules.from_host = from_host = AsyncFIFO(width=8, depth=REQUEST_DEPTH, w_domain="usb", r_domain="sync")
         m.submodules.to_host = to_host = AsyncFIFO(width=8, depth=REPLY_DEPTH, w_domain="sync", r_domain="usb")
         wiring.connect(m, device.rx, from_host.w_stream)
         wiring.connect(m, from_host.r_stream, wiring.flipped(self.rx))
         wiring.connect(m, wiring.flipped(self.tx), to_host.w_stream)
+        wiring.connect(m, to_host.r_stream, packets.i)
         wiring.connect(m, packets.o, device.tx)
         wiring.connect(m, device.ulpi, wiring.flipped(self.ulpi))
         m.d.comb += [
-            gone.eq(~device.configured),
+            unread.eq(~device.configured),
             packets.limit.eq(~device.high_speed),
-            packets.i.payload.eq(to_host.r_data),
-            packets.i.valid.eq(to_host.r_rdy),
-            to_host.r_en.eq(packets.i.ready | gone),
             device.phy_reset.eq(ResetSignal("sync", allow_reset_less=True)),
         ]
         return m
