@@ -220,6 +220,14 @@ def test_a_stale_bitstream_is_one_sentence(port):
             SerialTransport(port, build=wrong)
 
 
+def test_what_cannot_be_opened_is_closed():
+    pipe = MemoryPipe(SoftwareBoard())
+    with pytest.raises(DeviceError, match="stale"):
+        LinkTransport(pipe, build="77")
+    with pytest.raises(DeviceError, match="closed"):
+        pipe.read(0)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -240,6 +248,22 @@ def test_a_token_left_running_does_not_stop_the_memory_test():
         transport.write_register("CONTROL", Control.START)
     with open_board(board, memory_test="full") as transport:
         assert transport.read_register("STATUS") == 0
+
+
+def test_a_range_beyond_the_memory_never_reaches_the_board():
+    board = SoftwareBoard()
+    with open_board(board) as transport:
+        end = transport.memory_bytes
+        board.executed.clear()
+        for address, size in ((end - 4, 5), (end, 1), (-1, 1), (1 << 64, 1)):
+            told = f"bytes {address}..{address + size} are not inside the board's memory of {end} bytes"
+            with pytest.raises(DeviceError, match=told):
+                transport.read_memory(address, size)
+            with pytest.raises(DeviceError, match=told):
+                transport.write_memory(address, bytes(size))
+        assert not board.executed
+        transport.write_memory(end - 4, b"last")
+        assert transport.read_memory(end - 4, 4) == b"last"
 
 
 def test_wait_and_reset():
@@ -297,6 +321,9 @@ def test_usb(plug, model):
     assert device.configured == 1 and not device.claimed
     with open_transport(f"usb:{BUILD}") as transport:
         assert transport.read_memory(0, 5 * 512 - 8)  # whole packets, then an empty one
+        for size in range(500, 508):  # of which one is a packet with its frame
+            transport.read_memory(0x3000, size)
+        assert transport.repeats == 0
 
 
 def test_usb_device_is_lost(plug, model):
@@ -305,6 +332,14 @@ def test_usb_device_is_lost(plug, model):
         device.gone = True
         with pytest.raises(DeviceError, match=f"the board usb:{BUILD} is gone .*plug it in"):
             session.forward_integers([3])
+
+
+def test_usb_silence_is_no_loss(plug):
+    plug(Plugged(SoftwareBoard(), serial=BUILD))
+    pipe = UsbPipe()
+    assert pipe.read(0.01) == b""
+    pipe.write(b"~")
+    pipe.close()
 
 
 def test_usb_boards_are_told_apart(plug):

@@ -138,6 +138,11 @@ def test_widest_window(rows):
         assert abs((window.delay - window.first) - (window.first + window.width - 1 - window.delay)) <= 1
 
 
+def test_of_equal_windows_the_first_is_taken():
+    rows = np.array([[0, 1, 1, 0, 1, 1, 0, 0], [1, 1, 0, 0, 0, 0, 0, 0]], bool)
+    assert widest(1, rows) == Window(1, 0, 1, 2)
+
+
 def test_start_takes_few_round_trips():
     """A link may take a millisecond for each: a second in all is too long."""
     writes = []
@@ -228,6 +233,26 @@ def test_a_fault_beyond_the_short_test_is_found_by_the_full_one():
     check_memory(Memory(), dram, range(BLOCK))
     with pytest.raises(DeviceError, match=r"first 0x123456 as 0x.* bit 48 of 128 data bits, in byte lane 0"):
         check_memory(Memory(), dram, range(SMALL))
+
+
+def test_a_line_that_fails_only_when_it_stands_alone_is_found():
+    """As a weak driver does; random bytes seldom ask for it."""
+
+    class Memory:
+        def __init__(self):
+            self.cells = bytearray(SMALL)
+
+        def read_memory(self, address, size):
+            return bytes(self.cells[address : address + size])
+
+        def write_memory(self, address, data):
+            self.cells[address : address + len(data)] = data
+            for beat in range(address, address + len(data), 16):
+                if int.from_bytes(self.cells[beat : beat + 16], "little") == 1 << 77:
+                    self.cells[beat : beat + 16] = bytes(16)
+
+    with pytest.raises(DeviceError, match="; bit 77 of 128 data bits, in byte lane 1 of the chip"):
+        check_memory(Memory(), software_dram(size=SMALL))
 
 
 @pytest.mark.parametrize("part", [range(0, SMALL + 1), range(-1, 5), range(5, 2), range(0, 10, 2)])

@@ -160,7 +160,7 @@ class LinkTransport(Transport):
                 f"the clocks of the memory at {self._name} do not run: switch the board off and on, then flash "
                 f"the bitstream of a {board.board} again"
             )
-        fresh = not state & MemoryState.READY or bool(state & MemoryState.FAILED)
+        fresh = not state & MemoryState.READY
         if fresh:
             DramController(client, board).start(progress=progress)
         if test == "full":

@@ -81,8 +81,7 @@ class UsbPipe(BytePipe):
         """See :meth:`BytePipe.close`."""
         if self._device is not None:
             with contextlib.suppress(self._usb.core.USBError):
-                self._usb.util.release_interface(self._device, INTERFACE)
-            self._usb.util.dispose_resources(self._device)
+                self._usb.util.dispose_resources(self._device)  # lets go of the interface too
             self._device = None
 
     def _open(self) -> Any:
