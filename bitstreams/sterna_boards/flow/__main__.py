@@ -41,7 +41,7 @@ def target(name: str, cache: Path) -> Target:
 
         return board.top(core=dram_core(board.recipe, cache=cache), build_id=build_id, links=board.links)
 
-    return Target(name=board.name, platform=board.platform, top=top, clock=board.clock)
+    return Target(name=board.name, platform=board.platform, top=top, clock=board.clock, crossing=board.recipe.crossing)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -66,10 +66,10 @@ def build(target: Target, *, folder: Path, seeds: Sequence[int] = SEEDS, note: N
     for seed in seeds:
 
         def place(work: Path, seed: int = seed) -> None:
-            _place(design, netlist, work, seed, target.clock)
+            _place(design, netlist, work, seed, target)
 
         placed = _step(kept / f"seed-{seed}", place, note)
-        attempts.append(Attempt(seed=seed, seconds=_seconds(placed), clocks=clocks(placed / TIMING)))
+        attempts.append(Attempt(seed=seed, seconds=_seconds(placed), clocks=clocks(placed / TIMING, target.crossing)))
         if attempts[-1].met:
             break
     else:
@@ -120,14 +120,15 @@ def _synthesise(design: Design, work: Path) -> None:
     tools.run("yosys", ["-t", f"{TOP}.ys"], folder=work, log="yosys.log", label="synthesis")
 
 
-def _place(design: Design, netlist: Path, work: Path, seed: int, required: float) -> None:
+def _place(design: Design, netlist: Path, work: Path, seed: int, target: Target) -> None:
     """Place, route, and pack if timing is met."""
     for name in (f"{TOP}.json", f"{TOP}.lpf"):
         os.link(netlist / name, work / name)
     # A miss is found in the report, which says by how much; nextpnr would only stop.
     arguments = [*design.place, "--seed", str(seed), "--report", TIMING, "--timing-allow-fail"]
     tools.run("nextpnr-ecp5", arguments, folder=work, log="nextpnr.log", label=f"place and route, seed {seed}")
-    found = clocks(work / TIMING)
+    found = clocks(work / TIMING, target.crossing)
+    required = target.clock
     if not any(clock.required >= required / 1e6 * (1 - 1e-4) for clock in found.values()):
         raise SternaError(
             f"no clock is constrained to the {required / 1e6:g} MHz of the system (constrained are "

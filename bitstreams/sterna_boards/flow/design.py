@@ -11,6 +11,8 @@ from typing import Any
 TOP = "top"  # name of the design in all files
 ID_BYTES = 16  # of the build id, which the gateware shows as words of 32 bits
 
+# The default router took over 20 minutes on a whole ecpix5 without an end in sight.
+ROUTER = ("--router", "router2")
 # abc, because abc9 of the pinned version stops with an error on the whole accelerator; -nowidelut, because multiplexers
 # of LUTs cost more sites than they save time here.
 _SYNTHESIS = """\
@@ -32,6 +34,7 @@ class Target:
     platform: Callable[[], Any]  # a fresh Amaranth platform with the Trellis tools
     top: Callable[[int], Any]  # the top level that carries this build id; else the same in every call
     clock: float  # hertz that some clock must be constrained to: that of the system
+    crossing: float | None = None  # hertz at which paths between clocks must work too; None: no clocks belong together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +67,7 @@ def elaborate(target: Target, build_id: int) -> Design:
     arguments = {tool: rest for tool, *rest in commands}
     return Design(
         files=files,
-        place=tuple(arguments["nextpnr-ecp5"]),
+        place=(*arguments["nextpnr-ecp5"], *ROUTER),
         pack=tuple(_without(arguments["ecppack"], "--svf")),
     )
 

@@ -29,6 +29,7 @@ CELLS = {
     "MULT18X18D": {"multipliers": 1},
 }
 COLUMNS = tuple(dict.fromkeys(column for added in CELLS.values() for column in added))
+GLOBAL = "$glbnet$"  # before the name of a clock's net
 SCOPE = "$scopeinfo"  # cell that Yosys leaves where a module was flattened
 SHOWN_DEPTH, SHOWN_SHARE = 3, 0.01  # of the hierarchy, and of the whole in any column: what the printed table has
 
@@ -138,13 +139,25 @@ def _shown(path: str) -> str:
     return "  " * (path.count(".") + 1) + path.rpartition(".")[2] if path else "whole"
 
 
-def clocks(path: Path) -> dict[str, Clock]:
-    """Clocks in nextpnr's report, by the name of their net."""
-    found = json.loads(path.read_text())["fmax"]
-    return {
-        name.removeprefix("$glbnet$"): Clock(reached=entry["achieved"], required=entry["constraint"])
-        for name, entry in sorted(found.items())
+def clocks(path: Path, crossing: float | None = None) -> dict[str, Clock]:
+    """Clocks in nextpnr's report, by the name of their net.
+
+    With ``crossing``, hertz, also the longest path from one of them to another, which nextpnr measures but does not
+    judge.
+    """
+    report = json.loads(path.read_text())
+    found = {
+        name.removeprefix(GLOBAL): Clock(reached=entry["achieved"], required=entry["constraint"])
+        for name, entry in sorted(report["fmax"].items())
     }
+    if crossing is None:
+        return found
+    for worst in report["critical_paths"]:
+        ends = [worst[end].partition(" ")[2].removeprefix(GLOBAL) for end in ("from", "to")]
+        if ends[0] != ends[1] and set(ends) <= found.keys():
+            delay = sum(part["delay"] for part in worst["path"])  # nanoseconds
+            found[" to ".join(ends)] = Clock(reached=1e3 / delay, required=crossing / 1e6)
+    return found
 
 
 def utilisation(path: Path) -> dict[str, tuple[int, int]]:
