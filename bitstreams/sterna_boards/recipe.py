@@ -33,6 +33,14 @@ class DramRecipe:
     init_clock: float = 25e6  # of a DDR3 PHY's start-up sequence
     cmd_buffer_depth: int = 16  # commands waiting for a bank
 
+    @property
+    def crossing(self) -> float | None:
+        """Rate at which logic between the core's clocks must work, hertz; None where no logic is between them.
+
+        An SDR PHY is logic at the doubled clock; that of DDR3 consists of I/O primitives.
+        """
+        return 2 * self.clock if self.kind == "SDR" else None
+
 
 RECIPES = {
     recipe.name: recipe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from sterna_boards.flow import tools
 from sterna_boards.flow.__main__ import main, target
 from sterna_boards.flow.build import SEEDS, build, identify
 from sterna_boards.flow.design import Target, elaborate
-from sterna_boards.flow.report import Clock, Report
+from sterna_boards.flow.report import Clock, Report, clocks
 
 
 class Blinker(Elaboratable):
@@ -171,6 +172,25 @@ def test_board_has_the_same_id_in_another_process(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
     said = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
     assert said.startswith(f"{build_id:032x} not built: ")
+
+
+def test_paths_between_clocks_that_belong_together_are_clocks_too(tmp_path: Path) -> None:
+    def path(start: str, end: str, *delays: float) -> dict[str, Any]:
+        return {"from": start, "to": end, "path": [{"delay": delay} for delay in delays]}
+
+    slow, fast = "posedge $glbnet$slow", "posedge $glbnet$fast"
+    paths = [path(slow, slow, 15.0), path(slow, fast, 0.5, 9.0), path(fast, slow, 12.5), path(fast, "<async>", 30.0)]
+    fmax = {
+        "$glbnet$slow": {"achieved": 66.0, "constraint": 50.0},
+        "$glbnet$fast": {"achieved": 150, "constraint": 100},
+    }
+    (tmp_path / "timing.json").write_text(json.dumps({"fmax": fmax, "critical_paths": paths}))
+    alone = clocks(tmp_path / "timing.json")
+    assert alone.keys() == {"slow", "fast"}
+    found = clocks(tmp_path / "timing.json", 100e6)
+    assert found.keys() - alone.keys() == {"slow to fast", "fast to slow"}
+    assert found["slow to fast"].met and found["fast to slow"] == Clock(reached=80.0, required=100.0)
+    assert target("ulx3s", tmp_path).crossing == 100e6 and target("ecpix5", tmp_path).crossing is None
 
 
 def test_clock_is_met_at_its_requirement() -> None:
