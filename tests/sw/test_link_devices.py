@@ -1,42 +1,34 @@
-"""Boards as devices: on a serial port, on USB, in ``sterna.load``, ``sterna devices`` and ``sterna flash``."""
+"""Boards as devices: opened, lost, refused, and in ``sterna.load``."""
 
 from __future__ import annotations
 
-import functools
-import json
-import sys
 import threading
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from boards import Faults, open_board
 from checkpoints import write_checkpoint
 
-serial = pytest.importorskip("serial", reason="needs pip install 'sterna[board]'")
-import usb.core  # noqa: E402  # goes with pyserial
-from usb_backend import FakeBackend, Plugged  # noqa: E402
+pytest.importorskip("serial", reason="needs pip install 'sterna[board]'")
 
-import sterna  # noqa: E402
-from sterna.cli import flash  # noqa: E402
-from sterna.cli.main import main  # noqa: E402
-from sterna.compiler.image import compile_model  # noqa: E402
-from sterna.emulator.board import SoftwareBoard  # noqa: E402
-from sterna.emulator.dram import software_dram  # noqa: E402
-from sterna.emulator.pipes import MemoryPipe, PtyBoard  # noqa: E402
-from sterna.engines.accelerator import AcceleratorEngine  # noqa: E402
-from sterna.engines.transport import open_transport, parse_device  # noqa: E402
-from sterna.errors import DeviceError, SternaError  # noqa: E402
-from sterna.golden.model import GoldenModel  # noqa: E402
-from sterna.link import find as link_find  # noqa: E402
-from sterna.link.rates import load_rate, measure, wire_bytes  # noqa: E402
-from sterna.link.serial import SerialPipe, SerialTransport  # noqa: E402
-from sterna.link.transport import LinkTransport  # noqa: E402
-from sterna.link.usb import UsbPipe, UsbTransport  # noqa: E402
-from sterna.model.store import Model  # noqa: E402
-from sterna.spec.link import UART_RATES  # noqa: E402
-from sterna.spec.registers import Control, Status  # noqa: E402
+import sterna
+from sterna.cli.main import main
+from sterna.compiler.image import compile_model
+from sterna.emulator.board import SoftwareBoard
+from sterna.emulator.dram import software_dram
+from sterna.emulator.pipes import MemoryPipe, PtyBoard
+from sterna.engines.accelerator import AcceleratorEngine
+from sterna.engines.transport import parse_device
+from sterna.errors import DeviceError, SternaError
+from sterna.golden.model import GoldenModel
+from sterna.link import find as link_find
+from sterna.link.rates import load_rate, measure, wire_bytes
+from sterna.link.serial import SerialPipe, SerialTransport
+from sterna.link.transport import LinkTransport
+from sterna.model.store import Model
+from sterna.spec.link import UART_RATES
+from sterna.spec.registers import Control, Status
 
 BUILD = "0123456789abcdeffedcba9876543210"
 VOCAB = 257
@@ -54,18 +46,6 @@ def model(tmp_path_factory):
 def port():
     with PtyBoard(SoftwareBoard()) as plugged:
         yield plugged.port
-
-
-@pytest.fixture
-def plug(monkeypatch):
-    """Puts boards into USB sockets."""
-
-    def plug(*devices):
-        backend = FakeBackend(*devices)
-        monkeypatch.setattr(usb.core, "find", functools.partial(usb.core.find, backend=backend))
-        return devices
-
-    return plug
 
 
 @pytest.mark.parametrize(
@@ -312,102 +292,6 @@ def test_a_closed_serial_port(port):
         pipe.write(b"x")
 
 
-def test_usb(plug, model):
-    (device,) = plug(Plugged(SoftwareBoard(), serial=BUILD))
-    with sterna.load(model, "usb") as session:
-        assert session.forward_integers([3]).tolist() == GoldenModel(Model.open(model)).step([3]).tolist()
-        with pytest.raises(DeviceError, match=f"the USB board usb:{BUILD} cannot be opened .*Resource busy"):
-            UsbTransport()
-    assert device.configured == 1 and not device.claimed
-    with open_transport(f"usb:{BUILD}") as transport:
-        assert transport.read_memory(0, 5 * 512 - 8)  # whole packets, then an empty one
-        for size in range(500, 508):  # of which one is a packet with its frame
-            transport.read_memory(0x3000, size)
-        assert transport.repeats == 0
-
-
-def test_usb_device_is_lost(plug, model):
-    (device,) = plug(Plugged(SoftwareBoard(), serial=BUILD))
-    with sterna.load(model, "usb") as session:
-        device.gone = True
-        with pytest.raises(DeviceError, match=f"the board usb:{BUILD} is gone .*plug it in"):
-            session.forward_integers([3])
-
-
-def test_usb_silence_is_no_loss(plug):
-    plug(Plugged(SoftwareBoard(), serial=BUILD))
-    pipe = UsbPipe()
-    assert pipe.read(0.01) == b""
-    pipe.write(b"~")
-    pipe.close()
-
-
-def test_usb_boards_are_told_apart(plug):
-    plug()
-    with pytest.raises(DeviceError, match="no USB board 1209:0001 is there"):
-        UsbPipe()
-    plug(Plugged(SoftwareBoard(), serial="aa", address=7), Plugged(SoftwareBoard(), serial="bb", address=8))
-    with pytest.raises(SternaError, match=r"several USB boards are there \(aa, bb\): name one, as in \"usb:aa\""):
-        UsbPipe()
-    with pytest.raises(DeviceError, match="no USB board cc is there"):
-        UsbPipe("cc")
-    for name in ("bb", "1-8"):
-        pipe = UsbPipe(name)
-        assert pipe.name == "usb:bb"
-        pipe.close()
-        with pytest.raises(DeviceError, match="is closed"):
-            pipe.read(0.01)
-    plug(Plugged(SoftwareBoard(), serial="aa", address=7), Plugged(SoftwareBoard(), serial="aa", address=8))
-    assert link_find.usb_boards() == ("1-7", "1-8")
-
-
-@pytest.fixture
-def found(monkeypatch, port):
-    """What is plugged in: a board, and a port that stays silent."""
-    monkeypatch.setattr("sterna.link.serial.PROBE_SECONDS", 0.05)
-    monkeypatch.setattr(link_find, "serial_ports", lambda: ("/dev/null-and-void", port))
-    monkeypatch.setattr(link_find, "usb_boards", tuple)
-    return f"serial:{port}"
-
-
-def test_devices_lists_what_answers(found, capsys):
-    assert main(["devices"]) == 0
-    text = capsys.readouterr().out
-    assert text.startswith(f"{found}\n") and f"software, build {BUILD}" in text
-    assert "16 MiB DDR3, not started" in text and "sim-tiny: 40 lanes at 75 MHz" in text
-    assert main(["devices", "--json", "--rate"]) == 0
-    (entry,) = json.loads(capsys.readouterr().out)
-    assert (entry["device"], entry["build"], entry["config"], entry["baud"]) == (
-        found,
-        BUILD,
-        "sim-tiny",
-        UART_RATES[0],
-    )
-    assert entry["load_bytes_per_second"] > 1000
-    assert main(["devices", found]) == 0
-    assert "DDR3, running" in capsys.readouterr().out
-
-
-def test_devices_tests_the_memory(capsys):
-    with PtyBoard(SoftwareBoard(dram=software_dram("SDR", size=1 << 17))) as plugged:
-        assert main(["devices", f"serial:{plugged.port}", "--test-memory"]) == 0
-    assert "every byte was written and read" in capsys.readouterr().out
-    with PtyBoard(SoftwareBoard(dram=software_dram("SDR", size=1 << 17), stuck=(5, 0))) as plugged:
-        assert main(["devices", f"serial:{plugged.port}", "--test-memory"]) == 3
-        assert "bit 5 of 128 data bits" in capsys.readouterr().err
-        assert main(["devices", f"serial:{plugged.port}"]) == 0
-    assert "SDR, faulty" in capsys.readouterr().out
-
-
-def test_no_device_is_one_sentence(monkeypatch, capsys):
-    monkeypatch.setattr(link_find, "serial_ports", tuple)
-    monkeypatch.setattr(link_find, "usb_boards", tuple)
-    assert main(["devices"]) == 3
-    assert "no board answers (tried: no port is there)" in capsys.readouterr().err
-    assert main(["devices", "cpu"]) == 2
-    assert "'cpu' is no link to a board" in capsys.readouterr().err
-
-
 def test_the_rate_is_measured_and_contents_stay():
     with open_board() as transport:
         transport.write_memory(0, b"contents")
@@ -428,93 +312,3 @@ def test_computed_rates():
     assert np.mean(sizes) == pytest.approx(wire_bytes(), rel=1e-3)
     assert load_rate(1.2e6) == pytest.approx(1.2e6 * 1024 / wire_bytes())
     assert load_rate(1e12, round_trip=1e-3) == pytest.approx(WINDOW * PAYLOAD_BYTES / 1e-3, rel=1e-3)
-
-
-@pytest.fixture
-def built(tmp_path, monkeypatch):
-    """A bitstream of ecpix5 as the build flow leaves it, and a programmer that notes how it was called."""
-    monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "build" / "bitstreams" / "ecpix5"
-    folder.mkdir(parents=True)
-    (folder / "ecpix5.bit").write_bytes(b"bits")
-    (folder / "report.json").write_text(json.dumps({"board": "ecpix5", "build_id": BUILD}))
-    program = tmp_path / "bin" / flash.PROGRAM
-    program.parent.mkdir()
-    program.write_text(f'#!{sys.executable}\nimport sys\nopen("called", "w").write(" ".join(sys.argv[1:]))\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(program.parent))
-    monkeypatch.setattr(flash, "APPEAR_SECONDS", 0.2)
-    monkeypatch.setattr(flash.await_build, "__kwdefaults__", {"seconds": 0.2})
-    return folder
-
-
-def plugged_ecpix5():
-    board = SoftwareBoard()
-    object.__setattr__(board.description, "board", "ecpix5")
-    packed = board.description.pack()
-    board._text = len(packed).to_bytes(4, "little") + packed
-    return PtyBoard(board)
-
-
-@pytest.mark.parametrize("persist", [False, True])
-def test_flash_programs_and_checks(built, capsys, persist):
-    with plugged_ecpix5() as plugged:
-        asked = ["flash", "ecpix5", "--device", f"serial:{plugged.port}", *(["--persist"] if persist else [])]
-        assert main([*asked, "--json"]) == 0
-        result = json.loads(capsys.readouterr().out)
-        assert result["build"] == BUILD and result["device"] == f"serial:{plugged.port}"
-        words = Path("called").read_text().split()
-        assert words[:2] == ["--board", "ecpix5"] and Path(words[-1]) == Path("build/bitstreams/ecpix5/ecpix5.bit")
-        assert ("--write-flash" in words) is persist
-        (built / "report.json").write_text(json.dumps({"board": "ecpix5", "build_id": "77"}))
-        assert main(asked) == 3
-    error = capsys.readouterr().err
-    assert f"no board answers with build 77 (found: ecpix5 with build {BUILD}" in error and error.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("words", "code", "message"),
-    [
-        ("nothing", 2, "there is no board 'nothing'; choose one of ecpix5"),
-        (
-            "ulx3s",
-            2,
-            "there is no bitstream build/bitstreams/ulx3s/ulx3s.bit: build it with `make bitstream BOARD=ulx3s`",
-        ),
-        ("missing.bit", 2, "there is no bitstream missing.bit"),
-        ("other.bit", 2, "no report.json beside other.bit says for which board it is: name it with --board"),
-        ("other.bit --board ecpix9", 2, "there is no board 'ecpix9'"),
-        ("ecpix5 --device serial:/dev/null-and-void", 3, "no board answers with build"),
-    ],
-)
-def test_flash_errors_are_one_sentence(built, capsys, words, code, message):
-    Path("other.bit").write_bytes(b"bits")
-    assert main(["flash", *words.split()]) == code
-    error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1
-
-
-def test_a_boot_loader_is_not_asked_to_write_the_flash(built, monkeypatch):
-    flash.program(flash.Bitstream(built / "ecpix5.bit", "butterstick", None), persist=True)
-    words = Path("called").read_text().split()
-    assert flash.DFU in words and "--write-flash" not in words
-
-
-def test_flash_without_the_programmer(built, monkeypatch, capsys):
-    monkeypatch.setenv("PATH", "/nowhere")
-    assert main(["flash", "ecpix5"]) == 2
-    assert "openFPGALoader is not on the PATH: install it" in capsys.readouterr().err
-
-
-def test_flash_when_the_programmer_fails(built, capsys):
-    (built.parents[2] / "bin" / flash.PROGRAM).write_text(f"#!{sys.executable}\nraise SystemExit(1)\n")
-    assert main(["flash", "ecpix5"]) == 3
-    assert "openFPGALoader ended with code 1: check the board's power" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("command", ["devices", "flash"])
-def test_help_teaches(command, capsys):
-    assert main([command, "--help"]) == 0
-    text = capsys.readouterr().out
-    assert f"sterna {command}" in text and text.count("  sterna ") >= 2
-    assert max(map(len, text.splitlines())) <= 120
