@@ -13,7 +13,8 @@ from sterna.spec.config import PRESETS
 
 def table(header: tuple[str, ...], lines: Sequence[tuple[str, ...]]) -> str:
     """A table in Markdown."""
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, tuple("---" for _ in header), *lines))
+    written = [tuple(cell.replace("|", "\\|") for cell in line) for line in lines]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, tuple("---" for _ in header), *written))
 
 
 def descriptor_table() -> str:
