@@ -5,8 +5,9 @@ import shlex
 from pathlib import Path
 
 from sterna.cli.main import make_parser
+from sterna.link import client
 from sterna.link import tables as link_tables
-from sterna.spec import numerics
+from sterna.spec import link, numerics
 from sterna.spec.tables import render
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +23,9 @@ def test_tables_of_the_link_document_come_from_the_specification():
     text = (DOCS / "link.md").read_text()
     assert render(text, link_tables.TABLES) == text, "run `make docs`"
     assert set(re.findall(r"<!-- (\w+) -->\n\|", text)) == set(link_tables.TABLES)
+    assert f"{link.USB_VENDOR:04x}:{link.USB_PRODUCT:04x}" in text
+    assert f"up to {link.WINDOW} requests" in text and f"(at most {link.PAYLOAD_BYTES})" in text
+    assert f"({client.TIMEOUT:g} s of silence)" in text and client.ATTEMPTS == 8
 
 
 def test_formats_of_the_numerics_document_are_those_of_the_code():
