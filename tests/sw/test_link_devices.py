@@ -21,12 +21,14 @@ from sterna.emulator.pipes import MemoryPipe, PtyBoard
 from sterna.engines.accelerator import AcceleratorEngine
 from sterna.engines.transport import parse_device
 from sterna.errors import DeviceError, SternaError
+from sterna.explore.program import image_bytes
 from sterna.golden.model import GoldenModel
 from sterna.link import find as link_find
 from sterna.link.rates import load_rate, measure, wire_bytes
 from sterna.link.serial import SerialPipe, SerialTransport
 from sterna.link.transport import LinkTransport
 from sterna.model.store import Model
+from sterna.spec.config import preset
 from sterna.spec.link import UART_RATES
 from sterna.spec.registers import Control, Status
 
@@ -125,6 +127,13 @@ def test_a_model_larger_than_the_memory_is_refused_before_anything_is_written(mo
     assert not [entry for entry in board.executed if entry[1] == 0]
     with pytest.raises(DeviceError, match="closed"):
         transport.read_register("MAGIC")
+
+
+@pytest.mark.parametrize("config", ["sim-tiny", "ulx3s", "ecpix5"])
+def test_the_size_of_an_image_by_geometry_alone(model, config):
+    stored = Model.open(model)
+    image = compile_model(stored, preset(config))
+    assert image_bytes(stored.geometry, preset(config)) == sum(len(contents) for _, contents in image.segments)
 
 
 def test_a_model_that_just_fits(model):
