@@ -70,7 +70,11 @@ def run_bench(component: wiring.Component, module: str, *, parameters: Mapping[s
     when that is set, so a failure can be repeated; STERNA_COCOTB_FILTER (a regular expression) picks tests by name.
     A build is kept in ``build/cocotb`` and used again as long as the Verilog is the same.
     """
-    text = verilog.convert(component, name="dut", strip_internal_attrs=True)
+    run_verilog(verilog.convert(component, name="dut", strip_internal_attrs=True), module, parameters=parameters)
+
+
+def run_verilog(text: str, module: str, *, parameters: Mapping[str, object] | None = None) -> None:
+    """As :func:`run_bench`, of Verilog whose last module is ``dut``."""
     build = BUILDS / f"{module}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     build.mkdir(parents=True, exist_ok=True)
     runner = QuickVerilator()
