@@ -84,24 +84,9 @@ module FD1S3BX #(parameter GSR = "ENABLED") (input D, CK, PD, output reg Q);
     always @(posedge CK or posedge PD) if (PD) Q <= 1'b1; else Q <= D;
 endmodule
 
-module FD1S3AX #(parameter GSR = "ENABLED") (input D, CK, output reg Q);
-    initial Q = 0;
-    always @(posedge CK) Q <= D;
-endmodule
-
-module SGSR (input CLK, GSR);  // the harness makes registers as configuration leaves them
-endmodule
-
-module GSR (input GSR);
-endmodule
-
 // ---- Pads
 
 module IB (input I, output O);
-    assign O = I;
-endmodule
-
-module OB (input I, output O);
     assign O = I;
 endmodule
 
@@ -172,17 +157,6 @@ module TSHX2DQA #(parameter GSR = "ENABLED", REGSET = "SET") (input T0, T1, SCLK
     initial Q = 1;
     twin_output register (.D(~{T1, T1, T0, T0}), .CLOCK(ECLK), .Q(enable), .*);
     always @(edge DQSW270) Q <= ~enable;
-endmodule
-
-module ODDRX1F #(parameter GSR = "ENABLED") (input D0, D1, SCLK, RST, output Q);
-    reg rising, falling, next;
-    always @(posedge SCLK or posedge RST)
-        if (RST) {rising, next} <= '0;
-        else {rising, next} <= {D0, D1};
-    always @(negedge SCLK or posedge RST)
-        if (RST) falling <= 1'b0;
-        else falling <= next;
-    assign Q = SCLK ? rising : falling;
 endmodule
 
 // ---- Strobe of a byte lane

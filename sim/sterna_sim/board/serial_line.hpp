@@ -49,8 +49,6 @@ public:
         else ++broken;
     }
 
-    bool sending() const { return !to_board.empty() || position_ != 0; }
-
 private:
     int64_t bit_;
     bool level_ = true;

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
 from sterna.errors import SternaError
 from sterna.link.transport import LinkTransport
-from sterna.progress import Progress
+from sterna.progress import Progress, counting
 from sterna_boards.boards import find_board
 from sterna_sim.board.build import board_core, board_library
 from sterna_sim.board.pipe import TwinPipe
@@ -12,6 +15,7 @@ from sterna_sim.board.twin import Twin, Wiring
 from sterna_sim.compile import Progress as BuildProgress
 
 BUILD_ID = 0  # nobody flashes a twin
+BUILD_STEPS = 4  # elaboration, Verilator, C++, linking
 READY_SECONDS = 1e-3  # from configuration until a board listens: its clocks start after 0.66 ms
 
 
@@ -25,7 +29,7 @@ class TwinTransport(LinkTransport):
         memory_test: Likewise; "short" takes some ten minutes here.
         timeout: Likewise.
         progress: Likewise.
-        building: Called with a few words at each step of a compilation.
+        building: Called with a few words at each step of a compilation; when None, ``progress`` shows them.
 
     Raises:
         SternaError: an unknown board or option, or a failed build.
@@ -43,8 +47,26 @@ class TwinTransport(LinkTransport):
         progress: Progress | None = None,
         building: BuildProgress | None = None,
     ) -> None:
-        self.pipe = open_pipe(address, wiring=wiring, building=building)
+        with _shown(progress) as shown:
+            self.pipe = open_pipe(address, wiring=wiring, building=building or shown)
         super().__init__(self.pipe, build=build, memory_test=memory_test, timeout=timeout, progress=progress)
+
+
+@contextmanager
+def _shown(progress: Progress | None) -> Iterator[BuildProgress | None]:
+    """Steps of a build on a bar, which appears with the first of them."""
+    with ExitStack() as bars:
+        count: Callable[[int], object] | None = None
+
+        def step(words: str) -> None:
+            nonlocal count
+            if count is None:
+                count = bars.enter_context(
+                    counting(progress, total=BUILD_STEPS, label="building the twin", unit="step")
+                )
+            count(1)
+
+        yield step
 
 
 def open_pipe(name: str = "ecpix5", *, wiring: Wiring | None = None, building: BuildProgress | None = None) -> TwinPipe:
