@@ -1,4 +1,4 @@
-// Behavioural models of the ECP5 primitives that the synthesised tops instantiate (docs/boards.md, "The board twin").
+// Behavioural models of the ECP5 primitives that the synthesised tops instantiate (sim/README.md, "The board twin").
 //
 // Time comes from the harness: `twin.tick` changes every quarter of a clock of the memory (T), and every clock is made
 // from it. What a chip does after a delay of its own comes in quarters of T; whatever is finer than that does not exist
