@@ -6,7 +6,7 @@ CASES ?=
 BOARD ?=
 BIN := .venv/bin
 
-.PHONY: sim test bench bitstream lint docs format clean
+.PHONY: sim test bench bench-slots bitstream lint docs format clean
 
 sim: .venv/sim.stamp ## text from the RTL, each integer checked against the golden model
 	$(BIN)/python -m sterna_sim.demo --prompt "$(PROMPT)" --tokens $(TOKENS)
@@ -22,6 +22,9 @@ bench: .venv/bench.stamp ## cycles of whole tokens and where they went: build/be
 
 bitstream: .venv/sim.stamp ## a bitstream that meets timing, and its report: build/bitstreams/BOARD/
 	$(BIN)/python -m sterna_boards.flow $(BOARD)
+
+bench-slots: .venv/sim.stamp ## what slots make of a pass: build/bench-slots.json, .md
+	$(BIN)/python -m sterna_sim.bench_slots $(CASES)
 
 docs: .venv/sim.stamp ## write the tables of docs/program.md and docs/link.md from the specification
 	$(BIN)/python -m sterna.spec.tables docs/program.md

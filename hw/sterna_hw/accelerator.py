@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from amaranth import Cat, Module, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from sterna.spec.config import HardwareConfig
-from sterna.spec.registers import REGISTER_SPACE_BITS, Control, ErrorCause, Status
+from sterna.spec.registers import (
+    REGISTER_SPACE_BITS,
+    SOURCE_BITS,
+    SOURCE_OFFSET,
+    Control,
+    ErrorCause,
+    SlotMode,
+    Status,
+    sampled_register,
+    slot_register,
+    token_register,
+)
 from sterna_hw.axi import AXI4Lite, AXI4Read, AXI4Write
 from sterna_hw.counters import TokenCounters
 from sterna_hw.embedding_rows import EmbeddingRows
-from sterna_hw.epilogue import Epilogue
 from sterna_hw.generator import WeightGenerator
 from sterna_hw.interfaces import row_values
 from sterna_hw.lanes import TernaryLanes
+from sterna_hw.logits_serialiser import LogitsSerialiser
 from sterna_hw.logits_writer import LogitsWriter
-from sterna_hw.memories import ActivationMemory, ParameterMemory, StateMemory, VectorMemory
+from sterna_hw.memories import ParameterMemory
 from sterna_hw.registers import Registers
 from sterna_hw.sampler import Sampler
 from sterna_hw.sequencer import Sequencer
-from sterna_hw.vector import VectorUnit
+from sterna_hw.slots import Slots
 from sterna_hw.weight_stream import WeightStream
 
 
@@ -31,7 +44,8 @@ class Accelerator(wiring.Component):
         m_axi: Out AXI4 manager: weights, program and embedding are read, logits written.
         s_axil: In AXI4-Lite subordinate: the register map.
         busy: Out STATUS.BUSY: a token runs, or is being abandoned.
-        trace_valid, trace_values: Out Every row result as it is committed; for co-simulation, unconnected on boards.
+        trace_valid, trace_values: Out Every row result as it is committed, a slot; for co-simulation, unconnected on
+            boards.
     """
 
     def __init__(self, *, config: HardwareConfig) -> None:
@@ -43,7 +57,7 @@ class Accelerator(wiring.Component):
                 "m_axi": Out(wiring.Signature({**dict(read.members), **dict(write.members)})),
                 "s_axil": In(AXI4Lite(REGISTER_SPACE_BITS)),
                 "busy": Out(1),
-                "trace_valid": Out(1),
+                "trace_valid": Out(config.slots),
                 "trace_values": Out(row_values(config)),
             }
         )
@@ -54,7 +68,7 @@ class Accelerator(wiring.Component):
         # The memory side is drained, not reset, when a token is abandoned.
         m.submodules.registers = registers = Registers(config=config)
         m.submodules.stream = stream = WeightStream(config=config)
-        m.submodules.writer = writer = LogitsWriter(config=config)
+        m.submodules.writer = writer = LogitsWriter(config=replace(config, slots=1))
 
         core_reset = Signal()
         core = {
@@ -62,13 +76,10 @@ class Accelerator(wiring.Component):
             "counters": (counters := TokenCounters()),
             "embedding": (embedding := EmbeddingRows(config=config)),
             "lanes": (lanes := TernaryLanes(config=config)),
-            "epilogue": (epilogue := Epilogue(config=config)),
-            "vector": (vector := VectorUnit(config=config)),
+            "slots": (slots := Slots(config=config)),
+            "serialiser": (serialiser := LogitsSerialiser(config=config)),
             "sampler": (sampler := Sampler(config=config)),
-            "vector_memory": (vector_memory := VectorMemory(config=config)),
-            "state_memory": (state_memory := StateMemory(config=config)),
             "parameter_memory": (parameter_memory := ParameterMemory(config=config)),
-            "activation_memory": (activation_memory := ActivationMemory(config=config)),
         }
         for name, component in core.items():
             m.submodules[name] = ResetInserter(core_reset)(component)
@@ -85,46 +96,47 @@ class Accelerator(wiring.Component):
             wiring.connect(m, sequencer.generator_job, generator.job)
             wiring.connect(m, generator.words, sequencer.generated_words)
             m.d.comb += sequencer.generating.eq(generator.busy)
-        wiring.connect(m, sequencer.rows_job, epilogue.job)
-        wiring.connect(m, sequencer.vector_job, vector.job)
+        wiring.connect(m, sequencer.rows_job, slots.rows_job)
+        wiring.connect(m, sequencer.vector_job, slots.vector_job)
         wiring.connect(m, sequencer.load, parameter_memory.word_write)
         m.d.comb += [
-            sequencer.rows_done.eq(epilogue.done),
-            sequencer.vector_done.eq(vector.done),
+            sequencer.rows_done.eq(slots.rows_done),
+            sequencer.vector_done.eq(slots.vector_done),
             sequencer.stream_idle.eq(stream.idle),
             sequencer.stream_error.eq(stream.error),
             sequencer.writer_idle.eq(writer.idle),
             sequencer.writer_error.eq(writer.error),
             sequencer.bad_trit.eq(lanes.bad_trit),
-            sequencer.vector_stall.eq(vector.stall),
+            sequencer.vector_stall.eq(slots.vector_stall),
             sequencer.lanes_stall.eq(lanes.stall),
             sequencer.lanes_full.eq(lanes.full),
-            sequencer.writer_stall.eq(writer.values.valid & ~writer.values.ready),
+            sequencer.writer_stall.eq(slots.logits.valid & ~slots.logits.ready),
         ]
 
-        # Rows: from the embedding or the lanes, through the epilogue, to the memories.
+        # Rows: from the embedding or the lanes, to the slots.
         with m.If(sequencer.embedding):
-            wiring.connect(m, embedding.rows, epilogue.rows)
+            wiring.connect(m, embedding.rows, slots.rows)
         with m.Else():
-            wiring.connect(m, lanes.rows, epilogue.rows)
-        wiring.connect(m, lanes.activations, activation_memory.read)
-        wiring.connect(m, epilogue.operand, vector_memory.element_read)
-        wiring.connect(m, epilogue.result, vector_memory.element_write)
-        wiring.connect(m, epilogue.bounds, parameter_memory.element_read)
-        wiring.connect(m, epilogue.state, state_memory.read)
-        wiring.connect(m, epilogue.state_write, state_memory.write)
-        wiring.connect(m, vector.vector, vector_memory.row_read)
-        wiring.connect(m, vector.params, parameter_memory.row_read)
-        wiring.connect(m, vector.activations, activation_memory.write)
-        m.d.comb += [epilogue.scale.eq(vector.scale), vector.s2.eq(epilogue.s2)]
-        m.d.comb += [self.trace_valid.eq(epilogue.trace_valid), self.trace_values.eq(epilogue.trace_values)]
+            wiring.connect(m, lanes.rows, slots.rows)
+        wiring.connect(m, lanes.activations, slots.activations)
+        wiring.connect(m, slots.bounds, parameter_memory.element_read)
+        wiring.connect(m, slots.params, parameter_memory.row_read)
+        m.d.comb += [
+            slots.modes.eq(sequencer.modes),
+            slots.embedding.eq(sequencer.embedding),
+            slots.embed_slots.eq(sequencer.embed_slots),
+            self.trace_valid.eq(slots.trace_valid),
+            self.trace_values.eq(slots.trace_values),
+        ]
 
         # Logits: to the writer, watched by the sampler.
-        wiring.connect(m, epilogue.logits, writer.values)
+        wiring.connect(m, slots.logits, serialiser.rows)
+        wiring.connect(m, serialiser.values, writer.values)
         m.d.comb += [
+            serialiser.wanted.eq(Cat(mode.logits & ~mode.idle for mode in sequencer.modes)),
             sampler.start.eq(sequencer.scores_start),
-            sampler.valid.eq(writer.values.valid & writer.values.ready),
-            sampler.value.eq(writer.values.payload.values),
+            sampler.valid.eq(slots.logits.valid & slots.logits.ready),
+            sampler.value.eq(slots.logits.payload.values),
         ]
 
         self._connect_bus(m, stream, writer)
@@ -133,7 +145,7 @@ class Accelerator(wiring.Component):
         m.d.comb += [
             counters.busy.eq(sequencer.busy),
             counters.beat.eq(stream.beat),
-            counters.saturated.eq(epilogue.saturated),
+            counters.saturated.eq(slots.saturated),
             counters.starved.eq(stream.starved),
             counters.phase.eq(sequencer.stall),
             counters.finished.eq(sequencer.done),
@@ -160,19 +172,21 @@ class Accelerator(wiring.Component):
     ) -> None:
         """Commands in, reports out; RESET drains both memory ports, then resets the core."""
         control = registers.control
+        for slot in range(self._config.slots):
+            self._connect_slot(m, slot, registers, sequencer, sampler)
         start = Signal()
         draining = Signal()
         done = Signal()
         m.d.comb += start.eq((control & Control.START).any() & sequencer.request.ready & ~draining)
         m.d.comb += [
             sequencer.request.valid.eq(start),
-            sequencer.request.payload.fresh.eq((control & Control.FRESH).any()),
+            sequencer.request.payload.prefix.eq((control & Control.PREFIX).any()),
             counters.start.eq(start),
             writer.start.eq(start),
-            writer.enable.eq((control & Control.LOGITS).any()),
+            writer.enable.eq(Cat(mode.logits & ~mode.idle for mode in sequencer.request.payload.modes).any()),
             writer.address.eq(Cat(registers.logits_address, registers.logits_address_high)),
         ]
-        for name in ("token", "vocabulary", "program_beats", "embed_beats"):
+        for name in ("vocabulary", "program_beats", "embed_beats"):
             m.d.comb += sequencer.request.payload[name].eq(getattr(registers, name))
         for name in ("program_address", "embed_address"):
             address = Cat(getattr(registers, name), getattr(registers, f"{name}_high"))
@@ -198,7 +212,6 @@ class Accelerator(wiring.Component):
         m.d.comb += [
             *(registers.status[flag.bit_length() - 1].eq(bit) for flag, bit in status.items()),
             registers.error_cause.eq(sequencer.error),
-            registers.sampled.eq(sampler.best[0]),
             Cat(registers.cycles, registers.cycles_high).eq(counters.cycles),
             registers.read_beats.eq(counters.read_beats),
             registers.saturations.eq(counters.saturations),
@@ -206,3 +219,20 @@ class Accelerator(wiring.Component):
             counters.stall.eq(registers.stall),
             registers.stall_cycles.eq(counters.stall_cycles),
         ]
+
+    def _connect_slot(self, m: Module, slot: int, registers: Registers, sequencer: Sequencer, sampler: Sampler) -> None:
+        """The registers of a slot; CONTROL speaks for all slots."""
+        mode = sequencer.request.payload.modes[slot]
+        m.d.comb += [
+            sequencer.request.payload.tokens[slot].eq(getattr(registers, token_register(slot).lower())),
+            getattr(registers, sampled_register(slot).lower()).eq(sampler.best[slot]),
+        ]
+        if self._config.slots > 1:
+            register = getattr(registers, slot_register(slot).lower())
+            m.d.comb += [
+                *(mode[bit.name.lower()].eq((register & bit).any()) for bit in SlotMode if bit.name),
+                mode.source.eq(register[SOURCE_OFFSET : SOURCE_OFFSET + SOURCE_BITS]),
+            ]
+        for bit in (Control.FRESH, Control.LOGITS):
+            with m.If((registers.control & bit).any()):
+                m.d.comb += mode[str(bit.name).lower()].eq(1)

@@ -4,7 +4,7 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from sterna.spec.registers import STALL_BITS, Stall
+from sterna.spec.registers import MAX_SLOTS, STALL_BITS, Stall
 
 
 class TokenCounters(wiring.Component):
@@ -22,7 +22,8 @@ class TokenCounters(wiring.Component):
     Attributes:
         start: In One cycle, with the accepted START.
         busy: In High while the token runs; each such cycle counts.
-        beat, saturated: In One event a cycle each.
+        beat: In One event a cycle.
+        saturated: In Events of this cycle, one a slot.
         starved: In No beat, though a read is under way.
         phase: In What the core is doing.
         finished: In One cycle when a token ends well.
@@ -35,7 +36,7 @@ class TokenCounters(wiring.Component):
     start: In(1)
     busy: In(1)
     beat: In(1)
-    saturated: In(1)
+    saturated: In(range(MAX_SLOTS + 1))
     starved: In(1)
     phase: In(Stall)
     finished: In(1)

@@ -10,6 +10,7 @@ from amaranth.utils import ceil_log2
 
 from sterna.spec import isa, numerics
 from sterna.spec.config import HardwareConfig
+from sterna.spec.registers import SlotMode
 
 
 class MemoryRead(wiring.Signature):
@@ -32,6 +33,28 @@ class MemoryWrite(wiring.Signature):
 def word_shape(config: HardwareConfig) -> data.ArrayLayout:
     """One word of the stream: ``word_bytes`` bytes, byte 0 (lowest address) first."""
     return data.ArrayLayout(unsigned(8), config.word_bytes)
+
+
+def slot_mode(config: HardwareConfig) -> data.StructLayout:
+    """What a slot does in a token: ``SlotMode``, and the number of the slot for MOVED."""
+    flags = {mode.name.lower(): 1 for mode in SlotMode if mode.name}
+    return data.StructLayout({**flags, "source": ceil_log2(config.slots)})
+
+
+def token_request(config: HardwareConfig) -> data.StructLayout:
+    """What the host's registers say about the token to run."""
+    return data.StructLayout(
+        {
+            "modes": data.ArrayLayout(slot_mode(config), config.slots),
+            "tokens": data.ArrayLayout(32, config.slots),
+            "prefix": 1,
+            "vocabulary": 32,
+            "program_address": 64,
+            "program_beats": 32,
+            "embed_address": 64,
+            "embed_beats": 32,
+        }
+    )
 
 
 def segment(config: HardwareConfig) -> data.StructLayout:

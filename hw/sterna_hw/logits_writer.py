@@ -23,9 +23,8 @@ class LogitsWriter(wiring.Component):
     Values gather in beats and beats in INCR bursts of at most 16, cut at multiples of that length (so never across
     4 KiB) and after a value with ``last``; strobes leave out the bytes of a beat that hold no new value. A value after
     ``last`` continues at the next address, also within the same beat, so a vocabulary may come in several jobs.
-    A burst goes out when all its beats are there. With one slot a value of 32 bits follows the other; several slots
-    would be slot-major: slot s at ``address + s * 4 * vocabulary``, with a packer and a buffer each and one
-    ``AXI4Write``. Configurations have one slot so far.
+    A burst goes out when all its beats are there. A value of 32 bits follows the other; those of several slots
+    come one after the other from ``LogitsSerialiser``, so this is built for one slot.
 
     A value is taken every cycle unless the memory falls behind by two bursts, or a burst closes while the address of
     the one before has not been taken. Latency: ``awvalid`` rises 2 cycles after the cycle of the value that closes the

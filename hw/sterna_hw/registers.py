@@ -10,16 +10,18 @@ from sterna.spec.config import HardwareConfig
 from sterna.spec.registers import (
     MAGIC,
     REGISTER_SPACE_BITS,
-    REGISTERS,
     STALL_BITS,
-    STALL_OFFSET,
     VERSION,
     Access,
     Register,
+    Stall,
+    registers_of,
+    stall_register,
 )
 from sterna_hw.axi import AXI4Lite, Response
 
 CONTROL = "CONTROL"  # acts when written, reads as 0
+_STALLS = {stall_register(stall) for stall in Stall}
 
 
 class Registers(wiring.Component):
@@ -33,7 +35,7 @@ class Registers(wiring.Component):
     (reads give 0).
 
     Args:
-        config: Its hash is CONFIG_HASH.
+        config: Its hash is CONFIG_HASH, and its slots have registers each.
 
     Attributes:
         bus: In The host. WSTRB selects the bytes that are written.
@@ -45,10 +47,11 @@ class Registers(wiring.Component):
     """
 
     def __init__(self, *, config: HardwareConfig) -> None:
+        self._registers = registers_of(config.slots)
         self._constants = {"MAGIC": MAGIC, "VERSION": VERSION, "CONFIG_HASH": config.hash}
         members = {
             register.name.lower(): Out(32) if register.access is Access.RW else In(32)
-            for register in REGISTERS
+            for register in self._registers
             if register.name not in self._constants and not _is_stall(register)
         }
         members |= {"stall": Out(STALL_BITS), "stall_cycles": In(32)}
@@ -80,7 +83,7 @@ class Registers(wiring.Component):
             m.d.sync += [have_address.eq(0), have_data.eq(0), bus.bvalid.eq(1)]
             mask = Cat(bit.replicate(8) for bit in strobes)
             with m.Switch(index):
-                for register in REGISTERS:
+                for register in self._registers:
                     with m.Case(register.offset // 4):
                         if register.access is Access.RO:
                             m.d.sync += bus.bresp.eq(Response.SLVERR)
@@ -104,7 +107,7 @@ class Registers(wiring.Component):
         with m.If(have_address & ~bus.rvalid):
             m.d.sync += [have_address.eq(0), bus.rvalid.eq(1)]
             with m.Switch(index):
-                for register in REGISTERS:
+                for register in self._registers:
                     with m.Case(register.offset // 4):
                         m.d.sync += [bus.rdata.eq(self._readable(register)), bus.rresp.eq(Response.OKAY)]
                 with m.Default():
@@ -120,4 +123,4 @@ class Registers(wiring.Component):
 
 
 def _is_stall(register: Register) -> bool:
-    return register.offset >= STALL_OFFSET
+    return register.name in _STALLS

@@ -16,10 +16,13 @@ from sterna_hw.interfaces import (
     lanes_job,
     row_job,
     segment,
+    slot_mode,
+    token_request,
     vector_job,
     word_shape,
     word_stream,
 )
+from sterna_hw.segments import TokenSegments
 
 DRY_CYCLES = 4  # of an idle stream without a word, after which none is on its way; WeightStream takes 3 at most
 
@@ -29,26 +32,12 @@ def descriptor_layout() -> data.StructLayout:
     return data.StructLayout({f.name: signed(f.width) if f.signed else unsigned(f.width) for f in isa.FIELDS})
 
 
-def token_request() -> data.StructLayout:
-    """What the host's registers say about the token to run."""
-    return data.StructLayout(
-        {
-            "fresh": 1,
-            "token": 32,
-            "vocabulary": 32,
-            "program_address": 64,
-            "program_beats": 32,
-            "embed_address": 64,
-            "embed_beats": 32,
-        }
-    )
-
-
 class Sequencer(wiring.Component):
     """Decodes descriptors, steers payload words, starts the units' jobs and waits for them.
 
     A descriptor costs ``descriptor_words`` cycles to fetch, one to decode, and its unit's time. END waits until the
-    logits are written. Words left in the stream are an error, found now or in the next cycles, while idle.
+    logits are written. Words left in the stream are an error, found now or in the next cycles, while idle. A prefix of
+    a program ends as by END when the stream is dry after a descriptor.
 
     The first cause of an error stays until reset, and no token is taken any more. An illegal descriptor or token stops
     at once; what a unit reports lets it run on, but the token does not end.
@@ -56,16 +45,19 @@ class Sequencer(wiring.Component):
     Attributes:
         request: In(stream) Run a token; ready while idle, never after an error.
         words: In The memory stream: descriptors and payloads.
-        segment: Out What the weight stream reads: the embedding row, then the program.
+        segment: Out What the weight stream reads: the embedding rows, then the program.
+        modes: Out What each slot does in the token.
         load: Out Parameter memory, a word at a time.
         embed_words, embed_job: Out To ``EmbeddingRows``.
         lanes_words, lanes_job: Out To ``TernaryLanes``; ``lanes_full`` says that it takes words of a full block.
         generator_job: Out To ``WeightGenerator``, if the build has one.
         generated_words: In Its words, which the lanes take instead of the stream's while they take full blocks and
             ``generating`` says that words of the job are left.
-        rows_job: Out To ``Epilogue``; ``rows_done`` its end.
+        rows_job: Out To the slots' epilogues, ``fresh`` left to them; ``rows_done`` its end.
         vector_job: Out To ``VectorUnit``; ``vector_done`` its end.
         embedding: Out High while rows come from the embedding, not from the lanes.
+        embed_slots: Out Whose rows these are: those of the first EMBED of a token are the first slot's that is not
+            idle, and so on; if there are more of them, all slots'.
         scores_start: Out One cycle before the first logit: clears the sampler, when the descriptor says ``first``.
         stream_idle, stream_error, writer_idle, writer_error, bad_trit: In Reports of the units.
         done: Out One cycle when a token has ended well.
@@ -80,9 +72,10 @@ class Sequencer(wiring.Component):
         self._config = config
         super().__init__(
             {
-                "request": In(stream.Signature(token_request())),
+                "request": In(stream.Signature(token_request(config))),
                 "words": In(word_stream(config)),
                 "segment": Out(stream.Signature(segment(config))),
+                "modes": Out(data.ArrayLayout(slot_mode(config), config.slots)),
                 "load": Out(MemoryWrite(config.param_depth // config.params_per_word, word_shape(config))),
                 "embed_words": Out(word_stream(config)),
                 "embed_job": Out(stream.Signature(data.StructLayout({"count": 16}))),
@@ -97,6 +90,7 @@ class Sequencer(wiring.Component):
                 "vector_job": Out(stream.Signature(vector_job())),
                 "vector_done": In(1),
                 "embedding": Out(1),
+                "embed_slots": Out(config.slots),
                 "scores_start": Out(1),
                 "stream_idle": In(1),
                 "stream_error": In(1),
@@ -120,59 +114,42 @@ class Sequencer(wiring.Component):
         collected = Signal(config.descriptor_words * config.word_bytes * 8)
         fetched = Signal(range(config.descriptor_words))
         remaining = Signal(16)
-        request = Signal(token_request())
-        row = Signal(40)  # beats of the table before the token's row
+        request = Signal(token_request(config))
         m.d.comb += descriptor.as_value().eq(collected)
         m.d.comb += [
             self.embed_words.payload.eq(self.words.payload),
             self.load.data.eq(self.words.payload),
         ]
-        self._connect_jobs(m, descriptor, request)
+        self._connect_jobs(m, descriptor)
+        m.submodules.segments = segments = TokenSegments(config=config)
+        wiring.connect(m, segments.segment, wiring.flipped(self.segment))
+        active = Cat(~mode.idle for mode in self.request.payload.modes)
+        m.d.comb += [segments.request.eq(request), segments.slots.eq(active), self.modes.eq(request.modes)]
 
         waits_for_word = Signal()
         dry = Signal(range(DRY_CYCLES + 1))  # cycles for which a word was waited for and none can be on its way
         reported = Signal(ErrorCause)  # by a unit, in this cycle
-        beat_bits = config.beat_bytes.bit_length() - 1
         m.d.comb += self.stall.eq(Stall.FETCH)
         generated = Signal()  # the lanes take their words from the generator
         m.d.comb += [
             generated.eq(self.generating & self.lanes_full),
             self.lanes_words.payload.eq(Mux(generated, self.generated_words.payload.as_value(), self.words.payload)),
         ]
-        # The program is asked for beside all else: the stream takes it when it has asked for all of the row, which may
-        # be only after words of the row have made room in the buffer.
-        program_waits = Signal()
-        m.d.comb += [
-            self.segment.valid.eq(program_waits),
-            self.segment.payload.address.eq(request.program_address),
-            self.segment.payload.beats.eq(request.program_beats),
-        ]
-        with m.If(program_waits & self.segment.ready):
-            m.d.sync += program_waits.eq(0)
+        ended = Signal()  # the stream, after a descriptor of a prefix
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += self.request.ready.eq(1)
                 with m.If(self.words.valid):
                     self._fail(m, ErrorCause.STREAM_END)
                 with m.Elif(self.request.valid):
+                    m.d.comb += segments.start.eq(1)
                     m.d.sync += request.eq(self.request.payload)
-                    m.next = "ADDRESS"
-            with m.State("ADDRESS"):
-                m.d.sync += row.eq(request.token[:24] * request.embed_beats[:16])
-                m.next = "READ ROW"
-                with m.If(request.token >= request.vocabulary):
-                    self._fail(m, ErrorCause.BAD_TOKEN)
-            with m.State("READ ROW"):
-                m.d.comb += [
-                    self.segment.valid.eq(1),
-                    self.segment.payload.address.eq(request.embed_address + (row << beat_bits)),
-                    self.segment.payload.beats.eq(request.embed_beats),
-                ]
-                with m.If(self.segment.ready):
-                    m.d.sync += program_waits.eq(1)
                     m.next = "FETCH"
             with m.State("FETCH"):
                 m.d.comb += [self.words.ready.eq(1), waits_for_word.eq(1)]
+                m.d.comb += ended.eq(request.prefix & (fetched == 0) & (dry == DRY_CYCLES))
+                with m.If(ended):
+                    m.next = "END"
                 with m.If(self.words.valid):
                     m.d.sync += collected.eq(Cat(collected, self.words.payload)[config.word_bytes * 8 :])
                     m.d.sync += fetched.eq(fetched + 1)
@@ -223,19 +200,30 @@ class Sequencer(wiring.Component):
                 well = (reported == ErrorCause.NONE) & (self.error == ErrorCause.NONE)
                 with m.If(self.words.valid):
                     self._fail(m, ErrorCause.STREAM_END)
-                with m.Elif(self.stream_idle & self.writer_idle & well & ~program_waits):
+                with m.Elif(self.stream_idle & self.writer_idle & well & ~segments.asking):
                     m.d.comb += self.done.eq(1)
                     m.next = "IDLE"
             with m.State("FAILED"):
                 pass
         m.d.comb += self.embedding.eq(fsm.ongoing("EMBED"))
         m.d.comb += self.busy.eq(~self.request.ready & (self.error == ErrorCause.NONE))
-        with m.If(~waits_for_word | ~self.stream_idle | program_waits | self.words.valid):
+        with m.If(~waits_for_word | ~self.stream_idle | segments.asking | self.words.valid):
             m.d.sync += dry.eq(0)
         with m.Elif(dry != DRY_CYCLES):
             m.d.sync += dry.eq(dry + 1)
-        self._watch(m, reported, dry == DRY_CYCLES)
+        self._watch(m, reported, segments.bad_token, waits_for_word & (dry == DRY_CYCLES) & ~ended)
+        self._choose_slots(m, fsm.ongoing("IDLE"), active)
         return m
+
+    def _choose_slots(self, m: Module, idle: Value, active: Value) -> None:
+        """Which slots the EMBED that runs, or comes next, is for."""
+        left = Signal(self._config.slots)  # slots that have not had their row
+        chosen = Signal(self._config.slots)
+        m.d.comb += [chosen.eq(left & -left), self.embed_slots.eq(Mux(left.any(), chosen, ~0))]
+        with m.If(idle):
+            m.d.sync += left.eq(active)
+        with m.Elif(self.embedding & self.rows_done):
+            m.d.sync += left.eq(left & ~chosen)
 
     def _decode(self, m: Module, descriptor: data.View) -> None:
         """DECODE: start the unit of the opcode, unless the descriptor is illegal (``isa.is_legal``)."""
@@ -271,7 +259,7 @@ class Sequencer(wiring.Component):
             with m.Default():
                 self._fail(m, ErrorCause.BAD_OPCODE)
 
-    def _connect_jobs(self, m: Module, descriptor: data.View, request: data.View) -> None:
+    def _connect_jobs(self, m: Module, descriptor: data.View) -> None:
         """Jobs are the descriptor's fields; ``valid`` is set by DECODE and falls when the unit takes the job."""
         for job in (self.embed_job, self.rows_job, self.lanes_job, self.generator_job, self.vector_job):
             with m.If(job.valid & job.ready):
@@ -287,7 +275,6 @@ class Sequencer(wiring.Component):
             self.generator_job.payload.rows.eq(descriptor.count),
             self.generator_job.payload.blocks.eq(descriptor.generated),
             self.rows_job.payload.row_op.eq(descriptor.row_op),
-            self.rows_job.payload.fresh.eq(request.fresh),
             self.vector_job.payload.quantise.eq(descriptor.opcode == Opcode.QUANT),
         ]
         for name in ("first", "source", "target", "param", "state", "shift"):
@@ -296,9 +283,11 @@ class Sequencer(wiring.Component):
             if name != "quantise":
                 m.d.comb += self.vector_job.payload[name].eq(descriptor[name])
 
-    def _watch(self, m: Module, reported: Signal, starved: Value) -> None:
+    def _watch(self, m: Module, reported: Signal, bad_token: Value, starved: Value) -> None:
         """Errors that units report while a token runs."""
-        with m.If(self.stream_error):
+        with m.If(bad_token):
+            m.d.comb += reported.eq(ErrorCause.BAD_TOKEN)
+        with m.Elif(self.stream_error):
             m.d.comb += reported.eq(ErrorCause.BUS_READ)
         with m.Elif(self.writer_error):
             m.d.comb += reported.eq(ErrorCause.BUS_WRITE)

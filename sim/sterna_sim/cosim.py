@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from sterna.compiler.image import compile_model
 from sterna.engines.accelerator import AcceleratorEngine
+from sterna.engines.engine import Origin, SlotToken
 from sterna.errors import SternaError
 from sterna.golden.model import GoldenModel, Trace
 from sterna.model.integer import IntegerModel
@@ -23,6 +24,7 @@ from sterna_sim.compile import Progress
 from sterna_sim.memory import Memory
 from sterna_sim.transport import VerilatorTransport
 
+LOGITS = "logits"  # name of the results that a pass without a head has not
 RESIDUALS = ("embedding", "residual")  # ends of the names of what is the residual
 
 
@@ -33,15 +35,15 @@ class Mismatch(SternaError):
 
 
 @dataclass(frozen=True)
-class CheckedToken:
-    """A token that was equal in every integer."""
+class CheckedPass:
+    """A pass over the weights that was equal in every integer, in every slot."""
 
-    sampled: int
+    sampled: Mapping[int, int]  # by slot
     integers: int  # row results compared
     cycles: int
     beats: int
     stalls: dict[Stall, int]  # cycles without a beat by their reason; with the beats they are all cycles
-    efficiency: float  # share of the memory's rate that was weights read, the whole token counted
+    efficiency: float  # share of the memory's rate that was weights read, the whole pass counted
     seconds: float  # that the simulation of it took
 
 
@@ -70,6 +72,8 @@ class CoSimulation:
         self._golden = GoldenModel(integers)
         self._transport = VerilatorTransport(config, memory=memory, waves=waves, progress=progress)
         self._engine = AcceleratorEngine(self._transport, image, model.geometry)
+        self._states: dict[int, IntArray] = {}  # after the last pass, by slot
+        self._started = False
         self._weight_bytes = image.weight_bytes - image.generated_bytes
         self._bytes_per_cycle = self._transport.memory.peak_bytes(config.beat_bytes)
 
@@ -79,38 +83,69 @@ class CoSimulation:
     def __exit__(self, *_: object) -> None:
         self._engine.close()
 
-    def step(self, token: int) -> CheckedToken:
-        """Run one token on both.
+    def step(self, token: int) -> CheckedPass:
+        """Run one token of a sequence in slot 0; see :meth:`run`."""
+        origin = 0 if self._started else Origin.FRESH
+        self._started = True
+        return self.run({0: SlotToken(token, origin)})
+
+    def run(self, tokens: Mapping[int, SlotToken], *, head: bool = True) -> CheckedPass:
+        """Run a token in each slot that is named, on both.
 
         Raises:
             Mismatch: an integer differs, the RTL clamped or sampled otherwise, or beats and stalls are not all cycles.
             DeviceError: the accelerator failed.
         """
         started = time.monotonic()
-        step = self._engine.step(token)
+        found = self._engine.run(tokens, head=head)
         seconds = time.monotonic() - started
-        trace = Trace()
-        logits = self._golden.step([token], trace=trace)[0]
-        found = self._transport.take_trace()
-        compare_trace(trace, found, residual_order=self.image.residual_order)
-        if step.sampled != int(np.argmax(logits)):
-            raise Mismatch(f"the RTL sampled token {step.sampled}, the golden model {int(np.argmax(logits))}")
-        if step.counters["saturations"] != trace.saturations:
-            clamped = step.counters["saturations"]
-            raise Mismatch(f"the RTL clamped {clamped} row results, the golden model {trace.saturations}")
-        cycles, beats, stalls = step.counters["cycles"], step.counters["read_beats"], self._engine.stalls()
+        before, integers, saturations = dict(self._states), 0, 0
+        for slot in range(self._engine.slots):
+            results = self._transport.take_trace(slot)
+            if slot not in tokens:
+                compare_trace(Trace(), results)
+                continue
+            trace, logits = self._expected(slot, tokens[slot], before)
+            if not head:
+                trace = Trace(trace.results[:-1], {k: n for k, n in trace.clamped.items() if k != LOGITS})
+            compare_trace(trace, results, residual_order=self.image.residual_order)
+            best = int(np.argmax(logits))
+            if head and found.sampled[slot] != best:
+                raise Mismatch(f"the RTL sampled token {found.sampled[slot]}, the golden model {best}")
+            if slot in found.logits and not np.array_equal(found.logits[slot], logits):
+                raise Mismatch(f"the logits of slot {slot} in memory are not the golden model's")
+            integers += len(results)
+            saturations += trace.saturations
+        if found.counters["saturations"] != saturations:
+            clamped = found.counters["saturations"]
+            raise Mismatch(f"the RTL clamped {clamped} row results, the golden model {saturations}")
+        cycles, beats, stalls = found.counters["cycles"], found.counters["read_beats"], self._engine.stalls()
         if beats + sum(stalls.values()) != cycles:
             raise Mismatch(f"{beats} beats and {sum(stalls.values())} stalled cycles do not make {cycles} cycles")
         efficiency = self._weight_bytes / (cycles * self._bytes_per_cycle)
-        return CheckedToken(step.sampled, len(found), cycles, beats, stalls, efficiency, seconds)
+        return CheckedPass(found.sampled, integers, cycles, beats, stalls, efficiency, seconds)
 
-    def generate(self, prompt: list[int], tokens: int) -> Iterator[tuple[CheckedToken, bool]]:
+    def _expected(self, slot: int, entry: SlotToken, before: dict[int, IntArray]) -> tuple[Trace, IntArray]:
+        """What the golden model makes of a token, which goes on from a state of ``before`` or of the slot before."""
+        match entry.origin:
+            case Origin.FRESH:
+                self._golden.reset()
+            case Origin.CHAIN:
+                self._golden.state = self._states[slot - 1].copy()
+            case source:
+                self._golden.state = before[source].copy()
+        trace = Trace()
+        logits = self._golden.step([entry.token], trace=trace)[0]
+        self._states[slot] = self._golden.state.copy()
+        return trace, logits
+
+    def generate(self, prompt: list[int], tokens: int) -> Iterator[tuple[CheckedPass, bool]]:
         """Feed the prompt, then ``tokens`` greedy tokens; yields each checked token and whether it is a new one."""
         for position, token in enumerate(prompt):
             checked = self.step(token)
             yield checked, position == len(prompt) - 1
         for _ in range(tokens - 1):
-            checked = self.step(checked.sampled)
+            checked = self.step(checked.sampled[0])
             yield checked, True
 
 

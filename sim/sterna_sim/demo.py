@@ -57,7 +57,7 @@ def _run(arguments: argparse.Namespace) -> None:
             cycles.append(token.cycles)
             efficiency.append(token.efficiency)
             if is_new:
-                ids.append(token.sampled)
+                ids.append(token.sampled[0])
             bar.update(1)
         bar.close()
     print(tokenizer.decode(ids))

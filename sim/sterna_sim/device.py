@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sterna.errors import DeviceError
+from sterna.spec.registers import MAX_SLOTS
 from sterna_sim.native import MemoryConfig
 
 POLL_INTERVAL = 60  # cycles between two looks at a register while waiting
@@ -71,8 +72,8 @@ def _load(path: Path) -> ctypes.CDLL:
         ("run", None, (handle, u64)),
         ("wait_begin", None, (handle,)),
         ("wait", ctypes.c_int, (handle, u32, u32, u64, u64, u64, ctypes.POINTER(u32))),
-        ("trace_size", u64, (handle,)),
-        ("trace_take", None, (handle, pointer)),
+        ("trace_size", u64, (handle, u32)),
+        ("trace_take", None, (handle, u32, pointer)),
     )
     for name, result, arguments in table:
         function = getattr(library, f"sterna_{name}")
@@ -178,15 +179,16 @@ class Device:
         self.check()
         return outcome, value.value
 
-    def take_trace(self) -> npt.NDArray[np.int32]:
-        """The row results of slot 0 since the last call, in order."""
-        values = np.empty(self._library.sterna_trace_size(self._live()), np.int32)
-        self._library.sterna_trace_take(self._live(), values.ctypes.data)
+    def take_trace(self, slot: int = 0) -> npt.NDArray[np.int32]:
+        """The row results of a slot since the last call, in order."""
+        values = np.empty(self._library.sterna_trace_size(self._live(), slot), np.int32)
+        self._library.sterna_trace_take(self._live(), slot, values.ctypes.data)
         return values
 
     def clear_trace(self) -> None:
-        """Forget the trace."""
-        self._library.sterna_trace_take(self._live(), None)
+        """Forget the traces of all slots."""
+        for slot in range(MAX_SLOTS):
+            self._library.sterna_trace_take(self._live(), slot, None)
 
     def check(self) -> None:
         """Raise the error that the harness has noted, if any."""

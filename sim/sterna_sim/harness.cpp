@@ -27,6 +27,8 @@ using Memory = ControllerMemory<Vsterna>;
 using Memory = AxiMemory<Vsterna>;
 #endif
 
+constexpr unsigned MAX_SLOTS = 16;  // of sterna.spec.registers
+
 enum Outcome : int { RUNNING = 0, MET = 1, QUIET = 2, FAULT = -1 };
 
 class Device {
@@ -45,12 +47,12 @@ public:
 
     Store store;
     Fault fault;
-    std::vector<int32_t> trace;
+    std::vector<int32_t> trace[MAX_SLOTS];
     uint64_t cycle = 0;
 
     void reset() {
         fault.clear();
-        trace.clear();
+        for (auto& values : trace) values.clear();
         top_.s_axil_arvalid = top_.s_axil_rready = 0;
         top_.s_axil_awvalid = top_.s_axil_wvalid = top_.s_axil_bready = 0;
         memory.reset(top_);
@@ -141,17 +143,24 @@ private:
                      bool(top_.s_axil_wready), bool(top_.s_axil_bvalid),  top_.s_axil_rresp,
                      top_.s_axil_bresp,        top_.s_axil_rdata};
             memory.sample(top_, cycle);
-            if (top_.trace_valid) {
-                uint32_t slot0;
-                std::memcpy(&slot0, &top_.trace_values, sizeof slot0);
-                trace.push_back(static_cast<int32_t>(slot0 << 8) >> 8);
-            }
+            if (top_.trace_valid) note_results();
         }
         top_.clk = 1;
         top_.eval();
         dump(1);
         if (!Reset) memory.drive(top_, cycle);
         ++cycle;
+    }
+
+    void note_results() {
+        // 24 bits a slot, slot 0 in the lowest; Verilator keeps them in words, low ones first, in this host's byte order.
+        uint8_t bytes[sizeof top_.trace_values];
+        std::memcpy(bytes, &top_.trace_values, sizeof bytes);
+        for (unsigned slot = 0; top_.trace_valid >> slot; ++slot) {
+            if (!(top_.trace_valid >> slot & 1)) continue;
+            const uint8_t* value = bytes + 3 * slot;
+            trace[slot].push_back(static_cast<int32_t>(value[0] << 8 | value[1] << 16 | uint32_t(value[2]) << 24) >> 8);
+        }
     }
 
     static VerilatedContext* traced(VerilatedContext& context, const char* waves) {
@@ -232,8 +241,9 @@ API int sterna_wait(Device* device, uint32_t offset, uint32_t mask, uint64_t cyc
     return device->wait(offset, mask, cycles, quiet, interval, *value);
 }
 
-API uint64_t sterna_trace_size(const Device* device) { return device->trace.size(); }
-API void sterna_trace_take(Device* device, int32_t* values) {
-    if (values) std::memcpy(values, device->trace.data(), device->trace.size() * sizeof(int32_t));
-    device->trace.clear();
+API uint64_t sterna_trace_size(const Device* device, uint32_t slot) { return device->trace[slot].size(); }
+API void sterna_trace_take(Device* device, uint32_t slot, int32_t* values) {
+    auto& trace = device->trace[slot];
+    if (values) std::memcpy(values, trace.data(), trace.size() * sizeof(int32_t));
+    trace.clear();
 }

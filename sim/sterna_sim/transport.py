@@ -148,9 +148,9 @@ class VerilatorTransport(Transport):
         """Free the model and finish its waves."""
         self._device.close()
 
-    def take_trace(self) -> npt.NDArray[np.int32]:
-        """Row results of slot 0 since the last START or call, in the order in which the accelerator made them."""
-        return self._device.take_trace()
+    def take_trace(self, slot: int = 0) -> npt.NDArray[np.int32]:
+        """Row results of a slot since the last START or call, in the order in which the accelerator made them."""
+        return self._device.take_trace(slot)
 
     def run(self, cycles: int) -> None:
         """Clock the model with the register port idle."""

@@ -11,8 +11,18 @@ from cocotb.triggers import ClockCycles, FallingEdge, ReadOnly, RisingEdge, with
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster
 from streams import seeded, start
 
-from sterna.spec.registers import MAGIC, OFFSET, REGISTER_SPACE_BITS, REGISTERS, VERSION, Access, Stall, stall_register
+from sterna.spec.registers import (
+    MAGIC,
+    OFFSET,
+    REGISTER_SPACE_BITS,
+    VERSION,
+    Access,
+    Stall,
+    registers_of,
+    stall_register,
+)
 
+REGISTERS = registers_of(int(os.environ["STERNA_SLOTS"]))
 CONFIG_HASH = int(os.environ["CONFIG_HASH"])
 # What the benches read there: constants, and counters that answer when they are asked for.
 STALLS = {stall_register(stall): 0x5A110000 + stall for stall in Stall}
@@ -20,7 +30,7 @@ CONSTANTS = {"MAGIC": MAGIC, "VERSION": VERSION, "CONFIG_HASH": CONFIG_HASH, **S
 WRITABLE = [register for register in REGISTERS if register.access is Access.RW and register.name != "CONTROL"]
 READ_ONLY = [register for register in REGISTERS if register.access is Access.RO]
 OKAY, SLVERR, DECERR = 0, 2, 3
-UNMAPPED = sorted(set(range(0, 1 << REGISTER_SPACE_BITS, 4)) - set(OFFSET.values()))
+UNMAPPED = sorted(set(range(0, 1 << REGISTER_SPACE_BITS, 4)) - {register.offset for register in REGISTERS})
 
 
 async def prepare(dut: Any) -> Any:

@@ -17,10 +17,9 @@ from sterna.spec import isa
 from sterna.spec.config import preset
 from sterna.spec.isa import Opcode, RowOp
 from sterna.spec.registers import ErrorCause, Stall
-from sterna_hw.interfaces import generator_job, lanes_job, row_job, segment, vector_job
-from sterna_hw.sequencer import token_request
+from sterna_hw.interfaces import generator_job, lanes_job, row_job, segment, token_request, vector_job
 
-CONFIG = preset(os.environ["STERNA_CONFIG"])
+CONFIG = dataclasses.replace(preset(os.environ["STERNA_CONFIG"]), slots=int(os.environ["STERNA_SLOTS"]))
 WORD, PER_WORD = CONFIG.word_bytes, CONFIG.params_per_word
 LAYOUTS = {"lanes": lanes_job(), "generator": generator_job(), "rows": row_job(), "vector": vector_job()}
 GENERATOR = ("eps_const", "eps_mantissa", "scale_mantissa", "count", "generated")  # fields of its job, in order
@@ -75,8 +74,14 @@ def random_program(rng: random.Random) -> list[Step]:
     return [random_step(rng, rng.choice(kinds)) for _ in range(rng.randint(1, 12))]
 
 
-def request(**values: int) -> int:
-    return token_request().const({"vocabulary": 100, **values}).as_bits()
+def request(**values: Any) -> int:
+    return token_request(CONFIG).const({"vocabulary": 100, **values}).as_bits()
+
+
+def active(values: dict[str, Any]) -> list[int]:
+    """The slots that take part in a token."""
+    modes = values.get("modes", [{}] * CONFIG.slots)
+    return [slot for slot, mode in enumerate(modes) if not mode.get("idle")]
 
 
 class Bench:
@@ -94,6 +99,7 @@ class Bench:
         self.words = Source(dut, "words", stall, self.rng)
         self.stall = stall
         self.seen: set[Stall] = set()  # reasons that were checked
+        self.embeds: dict[int, int] = {}  # slots of each EMBED of the token, by the number of events before it
         inputs = ("rows_done", "vector_done", "writer_idle", *REPORTS.values())
         inputs += ("segment__ready", "lanes_words__ready", "embed_words__ready")
         inputs += ("vector_stall", "lanes_stall", "writer_stall")
@@ -156,6 +162,8 @@ class Bench:
                     self.events.append(("job", job, int(getattr(dut, f"{job}_job__payload").value)))
                     assert job in ("rows", "generator") or not taken - {"rows", "generator"}, "two jobs at once"
                     taken.add(job)
+                    if job == "embed":
+                        self.embeds[len(self.events)] = int(dut.embed_slots.value)
                     if job in ("lanes", "embed"):
                         step, made = self.eaters.popleft(), 0
                         left = len(step.eaten)
@@ -218,7 +226,7 @@ class Bench:
         self.request = Source(self.dut, "request", 0, self.rng)
         self.words = Source(self.dut, "words", self.stall, self.rng)
 
-    async def run(self, program: list[Step], **values: int) -> None:
+    async def run(self, program: list[Step], **values: Any) -> None:
         """Run a program and check everything that comes out."""
         await self.offer(program, **values)
         self.dut.stream_idle.value = 0
@@ -227,14 +235,20 @@ class Bench:
         await self.until()
         expected = [("segment", payload) for payload in segments(**values)]
         for step in program:
-            expected += outcome(step, values.get("fresh", 0))
+            expected += outcome(step)
+        if program[-1] is not END:
+            assert values["prefix"]
+        assert [mask for _, mask in sorted(self.embeds.items())] == embed_masks(program, active(values))
         assert split(self.events) == split([*expected, ("done",)])
+        modes = token_request(CONFIG)["modes"].shape.const(values.get("modes", []))
+        assert int(self.dut.modes.value) == modes.as_bits()
         await RisingEdge(self.dut.clk)
         assert not int(self.dut.busy.value)
 
-    async def offer(self, program: list[Step], **values: int) -> None:
+    async def offer(self, program: list[Step], **values: Any) -> None:
         """Ask for a token, then put its words at the door."""
         self.events.clear()
+        self.embeds.clear()
         self.eaters = deque(step for step in program if step.fields["opcode"] in (Opcode.EMBED, Opcode.MATMUL))
         self.request.send(request(**values))
         await self.request.drain()
@@ -242,16 +256,17 @@ class Bench:
             self.words.send_all(step.words())
 
 
-def segments(**values: int) -> list[int]:
+def segments(**values: Any) -> list[int]:
     layout, beat = segment(CONFIG), CONFIG.beat_bytes
-    row = values.get("embed_address", 0) + values.get("token", 0) * values.get("embed_beats", 0) * beat
-    mask = (1 << CONFIG.address_width) - 1
-    pieces = [(row & mask, values.get("embed_beats", 0))]
+    mask, beats = (1 << CONFIG.address_width) - 1, values.get("embed_beats", 0)
+    tokens = values.get("tokens", [0] * CONFIG.slots)
+    rows = [values.get("embed_address", 0) + tokens[slot] * beats * beat for slot in active(values)]
+    pieces = [(row & mask, beats) for row in rows]
     pieces.append((values.get("program_address", 0) & mask, values.get("program_beats", 0)))
     return [layout.const({"address": address, "beats": beats}).as_bits() for address, beats in pieces]
 
 
-def outcome(step: Step, fresh: int) -> list[tuple[Any, ...]]:
+def outcome(step: Step) -> list[tuple[Any, ...]]:
     """What a descriptor makes the sequencer do, by docs/program.md."""
     f, opcode = step.fields, step.fields["opcode"]
 
@@ -259,7 +274,7 @@ def outcome(step: Step, fresh: int) -> list[tuple[Any, ...]]:
         return ("job", name, LAYOUTS[name].const(values).as_bits())
 
     rows_fields = ("row_op", "first", "source", "target", "param", "state", "shift")
-    rows = job("rows", fresh=fresh, **{name: f[name] for name in rows_fields}) if "row_op" in f else ()
+    rows = job("rows", **{name: f[name] for name in rows_fields}) if "row_op" in f else ()
     match opcode:
         case Opcode.LOAD:
             depth = CONFIG.param_depth // PER_WORD
@@ -280,6 +295,12 @@ def outcome(step: Step, fresh: int) -> list[tuple[Any, ...]]:
     return []
 
 
+def embed_masks(program: list[Step], slots: list[int]) -> list[int]:
+    """Whose rows each EMBED makes: a slot's each, then everybody's."""
+    count = sum(step.fields["opcode"] == Opcode.EMBED for step in program)
+    return ([1 << slot for slot in slots] + [(1 << CONFIG.slots) - 1] * count)[:count]
+
+
 def split(events: list[tuple[Any, ...]]) -> tuple[list[tuple[Any, ...]], ...]:
     """The segments, the jobs of epilogue and generator, and the rest, which come in an order each.
 
@@ -292,10 +313,10 @@ def split(events: list[tuple[Any, ...]]) -> tuple[list[tuple[Any, ...]], ...]:
     return segments, rows, made, [event for event in events if event not in segments + rows + made]
 
 
-def values_of(rng: random.Random) -> dict[str, int]:
+def values_of(rng: random.Random) -> dict[str, Any]:
     return {
-        "fresh": rng.randrange(2),
-        "token": rng.randrange(100),
+        "modes": [{"idle": rng.randrange(2) if CONFIG.slots > 1 else 0} for _ in range(CONFIG.slots)],
+        "tokens": [rng.randrange(100) for _ in range(CONFIG.slots)],
         "embed_beats": rng.choice([1, 7, 4000]),
         "embed_address": CONFIG.beat_bytes * rng.getrandbits(20),
         "program_address": CONFIG.beat_bytes * rng.getrandbits(20),
@@ -316,7 +337,7 @@ async def programs(dut: Any) -> None:
     assert bench.seen == set(Stall)
 
 
-async def fails(bench: Bench, cause: ErrorCause, program: list[Step], **values: int) -> None:
+async def fails(bench: Bench, cause: ErrorCause, program: list[Step], **values: Any) -> None:
     """The program ends in ``cause``; after that nothing is accepted until reset, then all is well."""
     await bench.offer(program, **values)
     await bench.until(error=True)
@@ -359,8 +380,13 @@ async def tokens_beyond_the_vocabulary(dut: Any) -> None:
     bench = Bench(dut, "vocabulary", 0.0)
     await start(dut)
     for token in (100, 101, (1 << 32) - 1):
-        await fails(bench, ErrorCause.BAD_TOKEN, [], token=token)
-    await bench.run([END], token=99, embed_beats=3)
+        for slot in range(CONFIG.slots):
+            tokens = [token if number == slot else 99 for number in range(CONFIG.slots)]
+            await fails(bench, ErrorCause.BAD_TOKEN, [], tokens=tokens)
+            if CONFIG.slots > 1:  # nobody reads the token of an idle slot
+                modes = [{"idle": int(number == slot)} for number in range(CONFIG.slots)]
+                await bench.run([END], tokens=tokens, modes=modes, embed_beats=3)
+    await bench.run([END], tokens=[99] * CONFIG.slots, embed_beats=3)
 
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")
@@ -438,6 +464,28 @@ async def programs_without_an_end(dut: Any) -> None:
             assert not int(dut.error.value)
         dut.stream_idle.value = 1
         await bench.until(error=True, limit=100)
+        assert int(dut.error.value) == ErrorCause.STREAM_END
+        await bench.reset()
+
+
+@cocotb.test(timeout_time=5, timeout_unit="ms")
+async def prefixes_of_programs(dut: Any) -> None:
+    """A token without END ends after a descriptor, and only there; with END it is a token as ever."""
+    bench = Bench(dut, "prefix", 0.0)
+    await start(dut)
+    for _ in range(5):
+        program = random_program(bench.rng)
+        await bench.run(program, prefix=1, **values_of(bench.rng))
+        await bench.run([*program, END], prefix=1, **values_of(bench.rng))
+    step = random_step(bench.rng, Opcode.LOAD)
+    await bench.offer([dataclasses.replace(step, payload=step.payload[:-1])], prefix=1)
+    await bench.until(error=True, limit=200)
+    assert int(dut.error.value) == ErrorCause.STREAM_END
+    await bench.reset()
+    if len(step.words()) - len(step.payload) > 1:  # in the middle of a descriptor
+        await bench.offer([], prefix=1)
+        bench.words.send(step.words()[0])
+        await bench.until(error=True, limit=200)
         assert int(dut.error.value) == ErrorCause.STREAM_END
         await bench.reset()
 

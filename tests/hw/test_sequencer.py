@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from bench import run_bench
 
@@ -10,9 +12,12 @@ from sterna_hw.counters import TokenCounters
 from sterna_hw.sequencer import Sequencer
 
 
-@pytest.mark.parametrize("config", ["sim-tiny", "sim-small", "ecpix5"])  # four words a descriptor, one; no generator
-def test_sequencer(config: str) -> None:
-    run_bench(Sequencer(config=preset(config)), "cocotb_sequencer", parameters={"STERNA_CONFIG": config})
+# Four words a descriptor, one; no generator; slots.
+@pytest.mark.parametrize(("config", "slots"), [("sim-tiny", 1), ("sim-small", 1), ("ecpix5", 1), ("sim-tiny", 3)])
+def test_sequencer(config: str, slots: int) -> None:
+    built = dataclasses.replace(preset(config), slots=slots)
+    parameters = {"STERNA_CONFIG": config, "STERNA_SLOTS": slots}
+    run_bench(Sequencer(config=built), "cocotb_sequencer", parameters=parameters)
 
 
 def test_counters() -> None:

@@ -24,6 +24,7 @@ class Image:
     segments: list[tuple[int, bytes]]
     program_address: int = 0x8000
     program_beats: int = BEATS
+    prefix_beats: int = BEATS // 2
     embed_address: int = 0x1_0000
     embed_beats: int = Bug.NONE  # chooses a bug of the stand-in
     logits_address: int = 0x2_0000
@@ -151,7 +152,7 @@ def test_configuration_mismatch_names_both(config, standin_verilog, image):
 
 
 @pytest.mark.parametrize(
-    ("register", "value", "text"), [("MAGIC", 0, "MAGIC"), ("VERSION", VERSION + (1 << 16), r"version 3\.0.*2\.0")]
+    ("register", "value", "text"), [("MAGIC", 0, "MAGIC"), ("VERSION", VERSION + (1 << 16), r"version 4\.0.*3\.0")]
 )
 def test_foreign_devices_are_refused(open_standin, image, monkeypatch, register, value, text):
     transport = open_standin()

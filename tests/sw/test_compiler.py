@@ -251,7 +251,7 @@ def test_descriptor_round_trip_and_range():
     ("change", "message"),
     [
         ({"word_bytes": 24}, "word_bytes must be a power of two, not 24"),
-        ({"slots": 2}, "slots must be 1"),
+        ({"slots": 17}, "slots must be 1"),
         ({"vector_width": 16}, "vector_width must be at most"),
         ({"tile_rows": 1 << 16}, "tile_rows must be"),
         ({"vector_depth": 1 << 17}, "vector_depth must be at most 65536"),

@@ -1,5 +1,5 @@
 """The scaling epilogue and its row operations."""
 
-from sterna_hw.epilogue.epilogue import LAST_AGE, Epilogue, epilogue_cycles
+from sterna_hw.epilogue.epilogue import CARRY_LATENCY, LAST_AGE, Epilogue, epilogue_cycles
 
-__all__ = ["LAST_AGE", "Epilogue", "epilogue_cycles"]
+__all__ = ["CARRY_LATENCY", "LAST_AGE", "Epilogue", "epilogue_cycles"]

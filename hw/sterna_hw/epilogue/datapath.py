@@ -44,7 +44,8 @@ class SlotDatapath(wiring.Component):
     LOGIT                        1      y          0           0
     ========  =====  ==========  =====  =========  ===  =====  =======
 
-    (h>>2 rounds; 1 - f is 65536 - f; with ``fresh`` RECUR's c is 0.) One row a cycle, :data:`RESULT_AGE` cycles.
+    (h>>2 rounds; 1 - f is 65536 - f; with ``fresh`` RECUR's c is 0, with ``chained`` its h is ``carry``.) One row a
+    cycle, :data:`RESULT_AGE` cycles.
     Everything but the values of the row itself is constant while rows of a job are in flight.
 
     Attributes:
@@ -55,6 +56,8 @@ class SlotDatapath(wiring.Component):
         sum: In The row sum, age 0.
         bound, state: In Lower bound (unsigned) and h, at age ``EARLY_READ_AGE + 1``.
         operand: In f (17 bits of it, unsigned), a or x, at age ``OPERAND_READ_AGE + 1``.
+        chained: In Of the job.
+        carry: In h at age ``GATED_AGE``, for RECUR.
         result: Out At age ``RESULT_AGE``.
         saturated: Out With ``result``: it or y was clamped.
         square: In Add the square of z to S2: y at ``GATED_AGE`` for OUTGATE, else ``result``.
@@ -76,6 +79,8 @@ class SlotDatapath(wiring.Component):
                 "bound": In(numerics.PARAM_WIDTH),
                 "state": In(value),
                 "operand": In(value),
+                "chained": In(1),
+                "carry": In(value),
                 "result": Out(value),
                 "saturated": Out(1),
                 "square": In(1),
@@ -185,6 +190,7 @@ class SlotDatapath(wiring.Component):
                 m.d.comb += [
                     b.eq((numerics.GATE_ONE - forget)[: gate.width] << align),
                     c.eq(Mux(self.fresh, 0, forget)),
+                    d.eq(Mux(self.chained, self.carry, early)),
                 ]
             with m.Case(RowOp.SILU):
                 m.d.comb += b.eq(1)

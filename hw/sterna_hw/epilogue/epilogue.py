@@ -20,6 +20,7 @@ from sterna_hw.epilogue.datapath import (
 )
 from sterna_hw.interfaces import MemoryRead, MemoryWrite, logit, row_job, row_scale, row_sum, row_values
 
+CARRY_LATENCY = RESULT_AGE - GATED_AGE  # from the old state of RECUR to the new one
 LAST_AGE = RESULT_AGE + SQUARES_LAG  # the result is stored and S2 is complete
 
 
@@ -44,6 +45,9 @@ class Epilogue(wiring.Component):
         operand, bounds, state: Out Element reads of vector, parameter and state memory.
         result, state_write: Out Element writes of vector and state memory.
         logits: Out(stream) Results of LOGIT.
+        chained: In RECUR goes on from ``carry`` instead of ``state``.
+        carry: In The state, ``CARRY_LATENCY`` cycles before the row's result: what another epilogue, ahead by as much,
+            shows as ``trace_values``.
         s2: Out Sum of squares that EMBED, OUTGATE and RESIDUAL feed, a slot; cleared when such a job is ``first``.
         saturated: Out One cycle for each row in which y or the result was clamped (in any slot).
         trace_valid, trace_values: Out Every row's result, in the cycle it is committed.
@@ -64,6 +68,8 @@ class Epilogue(wiring.Component):
                 "result": Out(MemoryWrite(config.vector_depth, values)),
                 "state_write": Out(MemoryWrite(config.state_depth, values)),
                 "logits": Out(stream.Signature(logit(config))),
+                "chained": In(1),
+                "carry": In(values),
                 "s2": Out(data.ArrayLayout(numerics.SQUARES_WIDTH, config.slots)),
                 "saturated": Out(1),
                 "trace_valid": Out(1),
@@ -143,6 +149,8 @@ class Epilogue(wiring.Component):
                 path.bound.eq(self.bounds.data),
                 path.state.eq(self.state.data[slot]),
                 path.operand.eq(self.operand.data[slot]),
+                path.chained.eq(self.chained),
+                path.carry.eq(self.carry[slot]),
                 path.square.eq(square),
                 path.clear.eq(start & self.job.payload.first & feeds),
                 results[slot].eq(path.result),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from amaranth import Cat, Module, Signal
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
@@ -44,7 +44,7 @@ class TernaryLanes(wiring.Component):
         job: rows (1 to ``tile_rows``), full blocks (at least 1), tail blocks; ready while idle.
         words: packed trits in stream order; ready only in a cycle in which a word of the running job is taken, and
             from registers alone, so there is no path from ``rows.ready``.
-        activations: rows of ``word_bytes`` activations, read while tables are built. They must not change
+        activations: rows of ``word_bytes`` activations a slot, read while tables are built. They must not change
             until the last tables are built, so not before ``done``.
         rows: the sums of rows 0, 1, … of the tile, ``last`` on the final one; 24 bits (see ``PartialSums``).
         bad_trit: a word of a job held a byte that is no trit code; rises BAD_TRIT = 4 cycles after the
@@ -67,11 +67,12 @@ class TernaryLanes(wiring.Component):
 
     def __init__(self, *, config: HardwareConfig) -> None:
         self._config = config
+        activations = data.ArrayLayout(word_shape(config), config.slots)
         super().__init__(
             {
                 "job": In(stream.Signature(lanes_job())),
                 "words": In(word_stream(config)),
-                "activations": Out(MemoryRead(config.activation_depth // config.word_bytes, word_shape(config))),
+                "activations": Out(MemoryRead(config.activation_depth // config.word_bytes, activations)),
                 "rows": Out(stream.Signature(row_sum(config))),
                 "bad_trit": Out(1),
                 "done": Out(1),
@@ -148,7 +149,7 @@ class TernaryLanes(wiring.Component):
             ]
             m.d.sync += [tag.eq(previous) for previous, tag in pairwise(tags)]
 
-        # The data path, once a slot. Activation memory has one slot today: all slots would read the same.
+        # The data path, once a slot.
         m.d.comb += [self.activations.address.eq(builder.address), self.activations.enable.eq(builder.enable)]
         sums = []
         for slot in range(config.slots):
@@ -157,7 +158,7 @@ class TernaryLanes(wiring.Component):
             m.submodules[f"partial_sums_{slot}"] = partial_sums = PartialSums(config=config)
             m.d.comb += [
                 tables.step.eq(builder.step),
-                tables.activations.eq(self.activations.data),
+                tables.activations.eq(self.activations.data[slot]),
                 tables.enable.eq(advance),
                 tables.half.eq(half),
                 tables.word.eq(word),

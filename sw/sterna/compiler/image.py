@@ -23,6 +23,7 @@ class MemoryImage:
     segments: list[tuple[int, bytes]]
     program_address: int
     program_beats: int
+    prefix_beats: int  # of the program without its head: for tokens of which nothing is sampled
     embed_address: int
     embed_beats: int
     logits_address: int
@@ -49,10 +50,13 @@ def compile_model(
     integers = model if isinstance(model, IntegerModel) else IntegerModel.from_model(model)
     writer = ProgramWriter(integers, config)
     program = bytearray()
-    for chunk in writer.chunks():
-        program += chunk
-        if progress:
-            progress(len(chunk))
+    ends = []
+    for part in (writer.body(), writer.head()):
+        for chunk in part:
+            program += chunk
+            if progress:
+                progress(len(chunk))
+        ends.append(len(program) // config.beat_bytes)
     vocabulary = integers.geometry.vocab
     rows = [writer.embedding_row(token) for token in range(vocabulary)]
     embed_address = _align(len(program))
@@ -65,7 +69,8 @@ def compile_model(
     return MemoryImage(
         segments=[(0, bytes(program)), (embed_address, b"".join(rows))],
         program_address=0,
-        program_beats=len(program) // config.beat_bytes,
+        program_beats=ends[1],
+        prefix_beats=ends[0],
         embed_address=embed_address,
         embed_beats=len(rows[0]) // config.beat_bytes,
         logits_address=logits_address,

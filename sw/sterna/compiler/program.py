@@ -106,11 +106,19 @@ class ProgramWriter:
 
     def chunks(self) -> Iterator[bytes]:
         """The program in pieces, in order; together they are whole words."""
-        place, model, geometry = self.place, self.model, self.model.geometry
-        for index, layer in enumerate(model.layers):
+        yield from self.body()
+        yield from self.head()
+
+    def body(self) -> Iterator[bytes]:
+        """The beginning of the program, which is all of a token but its logits: what a prompt needs before its end."""
+        for index, layer in enumerate(self.model.layers):
             yield from self._attention(index, layer)
             if layer.glu is not None:
                 yield from self._mlp(index, layer.glu)
+
+    def head(self) -> Iterator[bytes]:
+        """The rest of the program: logits, and END."""
+        place, model, geometry = self.place, self.model, self.model.geometry
         yield from self._sumsq(place.residual, geometry.hidden, model.norm)
         yield from self._quant(place.residual, model.head)
         yield from self._matmul(model.head, RowOp.LOGIT)

@@ -54,7 +54,7 @@ class _Stream:
 
 
 class Interpreter:
-    """Vector, state, parameter and activation memory of one build, and the operations on them."""
+    """Vector, state, parameter and activation memory of one slot of a build, and the operations on them."""
 
     def __init__(self, config: HardwareConfig) -> None:
         self.config = config
@@ -65,19 +65,20 @@ class Interpreter:
         self.s1 = self.s2 = 0
         self.scale = QuantiserScalars(0, 0, 0, 0)
 
-    def run(self, data: npt.NDArray[np.uint8], *, fresh: bool) -> TokenResult:
+    def run(self, data: npt.NDArray[np.uint8], *, fresh: bool, prefix: bool = False) -> TokenResult:
         """Run one token.
 
         Args:
             data: uint8, the bytes of the stream: embedding row, then program.
             fresh: The recurrent state counts as zero.
+            prefix: The program is the beginning of one: its last descriptor ends the token as END would.
 
         Raises:
             ProgramError: an illegal descriptor, an invalid trit code, or END anywhere but at the end.
         """
         stream = _Stream(data, self.config.word_bytes)
         result = TokenResult(np.zeros(0, np.int64), [], 0)
-        while True:
+        while not (prefix and stream.ended):
             d = isa.decode(stream.take(self.config.descriptor_words).tobytes())
             if not isa.is_legal(d, generator=self.config.generator):
                 raise ProgramError(ErrorCause.BAD_OPCODE)
@@ -103,6 +104,7 @@ class Interpreter:
                     if not stream.ended:
                         raise ProgramError(ErrorCause.STREAM_END)
                     return result
+        return result
 
     def _signed_params(self, d: dict[str, int]) -> IntArray:
         return self.params[d["param"] : d["param"] + d["count"]].astype(np.uint16).view(np.int16).astype(np.int64)

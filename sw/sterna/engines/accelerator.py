@@ -4,64 +4,41 @@ from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from sterna.engines.engine import Step
+from sterna.engines.engine import Origin, Pass, SlotToken, Step
+from sterna.engines.image import Image
+from sterna.engines.slots import check_slots, slot_mode
 from sterna.engines.transport import Transport
 from sterna.errors import DeviceError, SternaError
 from sterna.model.geometry import Geometry
 from sterna.spec import numerics
-from sterna.spec.registers import ERROR_TEXT, MAGIC, VERSION, Control, ErrorCause, Stall, Status, stall_register
+from sterna.spec.registers import (
+    ERROR_TEXT,
+    MAGIC,
+    VERSION,
+    Control,
+    ErrorCause,
+    SlotMode,
+    Stall,
+    Status,
+    sampled_register,
+    slot_register,
+    stall_register,
+    token_register,
+)
 
 LOAD_CHUNK = 1 << 20  # bytes written between two calls of the progress function
 RECOVERY_SECONDS = 10.0  # in which an abandoned token must leave the memory port
 
 
-class Image(Protocol):
-    """What the driver needs of ``sterna.compiler.image.MemoryImage``; addresses and sizes in bytes."""
-
-    @property
-    def segments(self) -> Sequence[tuple[int, bytes]]:
-        """Address and contents of each piece."""
-        ...
-
-    @property
-    def program_address(self) -> int:
-        """Where the program starts."""
-        ...
-
-    @property
-    def program_beats(self) -> int:
-        """Its length in beats."""
-        ...
-
-    @property
-    def embed_address(self) -> int:
-        """Where the embedding table starts."""
-        ...
-
-    @property
-    def embed_beats(self) -> int:
-        """Beats of one row of it."""
-        ...
-
-    @property
-    def logits_address(self) -> int:
-        """Where the accelerator leaves the logits."""
-        ...
-
-    @property
-    def vocabulary(self) -> int:
-        """Rows of the embedding table."""
-        ...
-
-
 class AcceleratorEngine:
-    """A model on an accelerator; an :class:`~sterna.engines.engine.Engine`.
+    """A model on an accelerator; a :class:`~sterna.engines.engine.SlotEngine`, of one slot on most builds.
 
     Takes over ``transport``: closing the engine closes it, and so does an error in this constructor.
 
@@ -87,8 +64,9 @@ class AcceleratorEngine:
         progress: Callable[[int], object] | None = None,
     ):
         self._transport, self._image, self._geometry, self._timeout = transport, image, geometry, timeout
-        self._fresh = True
+        self._origin: Origin | int = Origin.FRESH  # of the next token of step and prefill
         self._failed = False
+        self._written: dict[str, int] = {}  # registers that keep their value from pass to pass
         try:
             self._check_identity()
             self._check_size()
@@ -102,6 +80,11 @@ class AcceleratorEngine:
     def geometry(self) -> Geometry:
         """Sizes of the model."""
         return self._geometry
+
+    @property
+    def slots(self) -> int:
+        """Slots of the build."""
+        return self._transport.config.slots
 
     @property
     def transport(self) -> Transport:
@@ -121,7 +104,7 @@ class AcceleratorEngine:
                 self._transport.write_memory(address + start, chunk)
                 if progress:
                     progress(len(chunk))
-        self._fresh = True
+        self._origin = Origin.FRESH
 
     def reset(self) -> None:
         """Forget the recurrent state. After an error, also abandon the token and clear the error.
@@ -131,7 +114,7 @@ class AcceleratorEngine:
         """
         if self._failed:
             self._recover()
-        self._fresh = True
+        self._origin = Origin.FRESH
 
     def step(self, token: int, *, logits: bool = False) -> Step:
         """Run one token.
@@ -143,33 +126,89 @@ class AcceleratorEngine:
             DeviceError: the accelerator reported an error or did not answer in time; :meth:`reset` before the next
                 token, which then starts from an empty state.
         """
-        token = operator.index(token)
-        if not 0 <= token < self._image.vocabulary:
-            raise SternaError(f"token id {token} is outside the vocabulary of {self._image.vocabulary}")
+        return self._one({0: SlotToken(operator.index(token), self._origin, logits)})
+
+    def prefill(
+        self, tokens: Sequence[int], *, logits: bool = False, progress: Callable[[int], object] | None = None
+    ) -> Step:
+        """Run a token in each slot, a chain, in each pass; see :class:`~sterna.engines.engine.BatchedEngine`.
+
+        Raises:
+            SternaError: there are no tokens, or an id is outside the vocabulary; nothing was started.
+            DeviceError: as :meth:`step`.
+        """
+        ids = [operator.index(token) for token in tokens]
+        if not ids:
+            raise SternaError("there are no tokens to read: give at least one")
+        for token in ids:
+            self._check_token(token)
+        total: Counter[str] = Counter()
+        for start in range(0, len(ids), self.slots):
+            part = ids[start : start + self.slots]
+            last = start + len(part) == len(ids)
+            chain = {slot: SlotToken(token, Origin.CHAIN if slot else self._origin) for slot, token in enumerate(part)}
+            chain[len(part) - 1] = replace(chain[len(part) - 1], logits=logits and last)
+            step = self._one(chain, head=last)
+            total.update(step.counters)
+            if progress:
+                progress(len(part))
+        return Step(step.sampled, step.logits, total)
+
+    def run(self, tokens: Mapping[int, SlotToken], *, head: bool = True) -> Pass:
+        """One pass over the weights; see :class:`~sterna.engines.engine.SlotEngine`.
+
+        ``counters`` are those of :meth:`step`, ``read_beats`` with a row of the embedding for each slot.
+        """
+        for entry in tokens.values():
+            self._check_token(entry.token)
+        check_slots(tokens, self.slots)
         if self._failed:
             raise DeviceError("the accelerator stopped with an error: call reset(), then start the text again")
-        control = Control.START
-        if self._fresh:
-            control |= Control.FRESH
-        if logits:
-            control |= Control.LOGITS
-        self._failed = True  # until the token is known to have ended well
-        self._transport.write_register("TOKEN", token)
+        wanted = [slot for slot in sorted(tokens) if tokens[slot].logits and head]
+        self._failed = True  # until the pass is known to have ended well
+        for slot, entry in tokens.items():
+            self._transport.write_register(token_register(slot), entry.token)
+        self._keep("PROGRAM_BEATS", self._image.program_beats if head else self._image.prefix_beats)
+        control = Control.START if head else Control.START | Control.PREFIX
+        if self.slots == 1:
+            mode = slot_mode(0, tokens[0], head=head)
+            control |= Control.FRESH if mode & SlotMode.FRESH else Control(0)
+            control |= Control.LOGITS if mode & SlotMode.LOGITS else Control(0)
+        else:
+            for slot in range(self.slots):
+                self._keep(slot_register(slot), slot_mode(slot, tokens.get(slot), head=head))
         self._transport.write_register("CONTROL", control)
         status = self._transport.wait(Status.DONE | Status.ERROR, self._timeout)
         if status & Status.ERROR:
-            raise DeviceError(self._error(token))
-        step = Step(
-            self._transport.read_register("SAMPLED"),
-            self._read_logits() if logits else None,
+            raise DeviceError(self._error(tokens.values()))
+        found = Pass(
+            {slot: self._transport.read_register(sampled_register(slot)) for slot in tokens} if head else {},
+            self._read_logits(wanted),
             {
                 "cycles": self._read_wide("CYCLES"),
                 "read_beats": self._transport.read_register("READ_BEATS"),
                 "saturations": self._transport.read_register("SATURATIONS"),
             },
         )
-        self._failed = self._fresh = False
-        return step
+        self._failed = False
+        return found
+
+    def _one(self, chain: dict[int, SlotToken], *, head: bool = True) -> Step:
+        """Run tokens of the engine's own sequence: a chain from slot 0 on."""
+        last = len(chain) - 1
+        found = self.run(chain, head=head)
+        self._origin = last
+        return Step(found.sampled.get(last, 0), found.logits.get(last), found.counters)
+
+    def _keep(self, name: str, value: int) -> None:
+        """Write a register unless it has the value."""
+        if self._written.get(name) != value:
+            self._transport.write_register(name, value)
+            self._written[name] = value
+
+    def _check_token(self, token: int) -> None:
+        if not 0 <= token < self._image.vocabulary:
+            raise SternaError(f"token id {token} is outside the vocabulary of {self._image.vocabulary}")
 
     def stalls(self) -> dict[Stall, int]:
         """Why the last token's cycles without a beat had none; with ``read_beats`` they add up to ``cycles``.
@@ -228,6 +267,7 @@ class AcceleratorEngine:
             self._transport.write_register(f"{name.upper()}_HIGH", address >> 32)
         for name in ("program_beats", "embed_beats", "vocabulary"):
             self._transport.write_register(name.upper(), getattr(image, name))
+        self._written = {"PROGRAM_BEATS": image.program_beats}
         self._failed = False
 
     def _wait_idle(self) -> None:
@@ -236,8 +276,9 @@ class AcceleratorEngine:
             if time.monotonic() > deadline:
                 raise DeviceError(f"the accelerator did not come to rest within {RECOVERY_SECONDS:g} s of a reset")
 
-    def _error(self, token: int) -> str:
+    def _error(self, tokens: Iterable[SlotToken]) -> str:
         number = self._transport.read_register("ERROR_CAUSE")
+        token = ", ".join(str(slot.token) for slot in tokens)
         try:
             cause = ErrorCause(number)
         except ValueError:
@@ -248,9 +289,14 @@ class AcceleratorEngine:
         high = self._transport.read_register(f"{name}_HIGH")
         return high << 32 | self._transport.read_register(name)
 
-    def _read_logits(self) -> npt.NDArray[np.int32]:
-        data = self._transport.read_memory(self._image.logits_address, self._image.vocabulary * numerics.LOGIT_BYTES)
-        return np.frombuffer(data, "<i4").astype(np.int32)
+    def _read_logits(self, slots: list[int]) -> dict[int, npt.NDArray[np.int32]]:
+        """Those of ``slots``, which the accelerator has written side by side."""
+        if not slots:
+            return {}
+        size = self._image.vocabulary * len(slots) * numerics.LOGIT_BYTES
+        data = self._transport.read_memory(self._image.logits_address, size)
+        columns = np.frombuffer(data, "<i4").reshape(-1, len(slots)).T.astype(np.int32)
+        return dict(zip(slots, columns, strict=True))
 
 
 def _version(value: int) -> str:

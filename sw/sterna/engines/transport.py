@@ -94,8 +94,8 @@ class Transport(ABC):
     def close(self) -> None:
         """Let go of the device; every later call raises ``DeviceError``, closing again does nothing."""
 
-    def take_trace(self) -> npt.NDArray[np.int32] | None:
-        """Row results of slot 0 since the last START, in the order made; None where a device cannot show them."""
+    def take_trace(self, slot: int = 0) -> npt.NDArray[np.int32] | None:
+        """Row results of a slot since the last START, in the order made; None where a device cannot show them."""
         return None
 
     def __enter__(self) -> Self:

@@ -214,13 +214,16 @@ class Session:
         self._fresh, self._pending = False, None
         return step
 
-    def _read(self, tokens: list[int]) -> Step:
+    def _read(self, tokens: list[int], progress: Callable[[int], object] | None) -> Step:
         """Feed several tokens at once to an engine that can, or else the only one."""
-        if len(tokens) == 1:
-            return self._feed(tokens[0])
-        assert isinstance(self.engine, BatchedEngine)
-        step = self.engine.prefill(tokens)
-        self._fresh, self._pending = False, None
+        if len(tokens) > 1:
+            assert isinstance(self.engine, BatchedEngine)
+            step = self.engine.prefill(tokens, progress=progress)
+            self._fresh, self._pending = False, None
+            return step
+        step = self._feed(tokens[0])
+        if progress:
+            progress(1)
         return step
 
     def _run(
@@ -239,10 +242,8 @@ class Session:
                 if self._call != call:
                     raise SternaError("a later call on the session has ended this generation")
                 began = time.perf_counter()
-                step = self._read(part)
+                step = self._read(part, progress)
                 generation.count(step, time.perf_counter() - began, len(part))
-                if progress:
-                    progress(len(part))
             self._pending = sampled = step.sampled
             piece = Piece(sampled, self._stream.push(sampled) if self._stream else "")
             generation.ids.append(sampled)

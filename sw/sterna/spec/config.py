@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from sterna.errors import SternaError
 from sterna.spec.isa import DESCRIPTOR_BYTES, FIELDS_BY_NAME, ISA_VERSION
 from sterna.spec.packing import TRITS_PER_BYTE
+from sterna.spec.registers import MAX_SLOTS
 
 
 def _power_of_two(value: int) -> bool:
@@ -51,7 +52,7 @@ class HardwareConfig:
             "word_bytes must be at least 8": self.word_bytes >= 8,
             "vector_width must be at most word_bytes / 2": self.vector_width <= self.word_bytes // 2,
             "max_rows_per_word must be at most word_bytes": self.max_rows_per_word <= self.word_bytes,
-            "slots must be 1 (more are not built yet)": self.slots == 1,
+            f"slots must be 1..{MAX_SLOTS}": 1 <= self.slots <= MAX_SLOTS,
             "max_rows_per_word must be at most 16": self.max_rows_per_word <= 1 << FIELDS_BY_NAME["tails"].width,
             "tile_rows must be 2..65535": 2 <= self.tile_rows < 1 << FIELDS_BY_NAME["count"].width,
             "depths must be positive": min(self.vector_depth, self.param_depth, self.state_depth, self.activation_depth)
@@ -232,6 +233,8 @@ PRESETS = {
         ),
     )
 }
+_WITH_SLOTS = (("sim-tiny-b4", "sim-tiny", 4), ("sim-small-b4", "sim-small", 4))
+PRESETS |= {name: replace(PRESETS[base], name=name, slots=slots) for name, base, slots in _WITH_SLOTS}
 
 
 def preset(name: str) -> HardwareConfig:

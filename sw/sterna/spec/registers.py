@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, IntEnum, IntFlag
 
 MAGIC = 0x4E525453  # "STRN"
-VERSION = 0x0002_0000  # major << 16 | minor
+VERSION = 0x0003_0000  # major << 16 | minor
+MAX_SLOTS = 16  # room in the map
 
 
 class Access(Enum):
@@ -23,6 +25,21 @@ class Control(IntFlag):
     FRESH = 1 << 1  # with START: the recurrent state counts as zero
     LOGITS = 1 << 2  # with START: write the logits to LOGITS_ADDRESS
     RESET = 1 << 3  # abandon the token, drain the memory port, clear errors and reports
+    PREFIX = 1 << 4  # with START: the program is the beginning of one, and its last descriptor ends the token
+
+
+class SlotMode(IntFlag):
+    """Bits of SLOT_n, for builds of several slots; above them, from bit ``SOURCE_OFFSET``, a number of a slot."""
+
+    IDLE = 1 << 0  # the slot takes no part: its state stays, it has no row, no result and no error
+    FRESH = 1 << 1  # its recurrent state counts as zero, as with FRESH in CONTROL
+    LOGITS = 1 << 2  # its logits are written, as with LOGITS in CONTROL
+    CHAINED = 1 << 3  # it goes on from the new state of the slot before: the next token of the same sequence
+    MOVED = 1 << 4  # it goes on from the state that the slot of the number held before the token, not from its own
+
+
+SOURCE_OFFSET = 8  # of the slot's number in SLOT_n
+SOURCE_BITS = 4
 
 
 class Status(IntFlag):
@@ -99,12 +116,13 @@ STALL_TEXT = {
 
 @dataclass(frozen=True)
 class Register:
-    """One 32-bit register at byte ``offset``."""
+    """One 32-bit register at byte ``offset``, in builds of at least ``slots`` slots."""
 
     name: str
     offset: int
     access: Access
     doc: str
+    slots: int = 1
 
 
 def _registers() -> tuple[Register, ...]:
@@ -113,11 +131,11 @@ def _registers() -> tuple[Register, ...]:
         ("MAGIC", ro, f"0x{MAGIC:08X}"),
         ("VERSION", ro, "interface version, major << 16 | minor"),
         ("CONFIG_HASH", ro, "first 32 bits of the configuration's hash"),
-        ("CONTROL", rw, "START, FRESH, LOGITS, RESET; reads as 0"),
+        ("CONTROL", rw, "START, FRESH, LOGITS, RESET, PREFIX; reads as 0"),
         ("STATUS", ro, "BUSY, DONE, ERROR"),
         ("ERROR_CAUSE", ro, "why ERROR is set"),
-        ("TOKEN", rw, "token id to run"),
-        ("SAMPLED", ro, "token id that the sampler chose"),
+        ("TOKEN", rw, "token id to run; of slot 0"),
+        ("SAMPLED", ro, "token id that the sampler chose; of slot 0"),
         ("PROGRAM_ADDRESS", rw, "byte address of the program, low 32 bits, a multiple of the beat"),
         ("PROGRAM_ADDRESS_HIGH", rw, "and the high bits"),
         ("PROGRAM_BEATS", rw, "length of the program in memory beats"),
@@ -125,7 +143,11 @@ def _registers() -> tuple[Register, ...]:
         ("EMBED_ADDRESS_HIGH", rw, "and the high bits"),
         ("EMBED_BEATS", rw, "memory beats of one embedding row, its descriptor included"),
         ("VOCABULARY", rw, "rows of the embedding table"),
-        ("LOGITS_ADDRESS", rw, "byte address to which logits go as 32-bit integers, low 32 bits"),
+        (
+            "LOGITS_ADDRESS",
+            rw,
+            "byte address to which logits go as 32-bit integers, low 32 bits; those of several slots side by side",
+        ),
         ("LOGITS_ADDRESS_HIGH", rw, "and the high bits"),
         ("CYCLES", ro, "cycles of the last token, from START to DONE, low 32 bits"),
         ("CYCLES_HIGH", ro, "and the high bits"),
@@ -135,7 +157,37 @@ def _registers() -> tuple[Register, ...]:
     )
     listed = tuple(Register(name, 4 * index, access, doc) for index, (name, access, doc) in enumerate(table))
     stalls = (Register(stall_register(s), STALL_OFFSET + 4 * s, ro, f"stalled cycles: {STALL_TEXT[s]}") for s in Stall)
-    return (*listed, *stalls)
+    return (*listed, *stalls, *_slot_registers())
+
+
+def _slot_registers() -> Iterator[Register]:
+    """Those of a slot each; TOKEN and SAMPLED of slot 0 are the old ones."""
+    for slot in range(MAX_SLOTS):
+        least = max(slot + 1, 2)
+        if slot:
+            yield Register(token_register(slot), TOKEN_OFFSET + 4 * slot, Access.RW, SLOT_DOC["TOKEN"], least)
+            yield Register(sampled_register(slot), SAMPLED_OFFSET + 4 * slot, Access.RO, SLOT_DOC["SAMPLED"], least)
+        yield Register(slot_register(slot), SLOT_OFFSET + 4 * slot, Access.RW, SLOT_DOC["SLOT"], least)
+
+
+def token_register(slot: int) -> str:
+    """Name of the register with the token id to run in ``slot``."""
+    return f"TOKEN_{slot}" if slot else "TOKEN"
+
+
+def sampled_register(slot: int) -> str:
+    """Name of the register with the token id that the sampler of ``slot`` chose."""
+    return f"SAMPLED_{slot}" if slot else "SAMPLED"
+
+
+def slot_register(slot: int) -> str:
+    """Name of the register with the :class:`SlotMode` of ``slot``."""
+    return f"SLOT_{slot}"
+
+
+def registers_of(slots: int) -> tuple[Register, ...]:
+    """The registers of a build."""
+    return tuple(register for register in REGISTERS if register.slots <= slots)
 
 
 def stall_register(stall: Stall) -> str:
@@ -145,6 +197,13 @@ def stall_register(stall: Stall) -> str:
 
 STALL_BITS = 4  # room for 16 reasons
 STALL_OFFSET = 0x80  # of the first, a register a reason; the room is aligned to its size
+SLOT_DOC = {
+    "TOKEN": "token id to run in slot n, from 1 on; in builds of so many slots",
+    "SAMPLED": "token id that the sampler chose for slot n, from 1 on",
+    "SLOT": f"what slot n does, from 0 on, in builds of several: bits below, a slot's number from bit {SOURCE_OFFSET}",
+}
+TOKEN_OFFSET, SAMPLED_OFFSET, SLOT_OFFSET = 0x100, 0x140, 0x180  # of slot 0, if it had one there
 REGISTERS = _registers()
+REGISTERS_BY_NAME = {register.name: register for register in REGISTERS}
 OFFSET = {register.name: register.offset for register in REGISTERS}
-REGISTER_SPACE_BITS = 8  # byte address width of the register port
+REGISTER_SPACE_BITS = 9  # byte address width of the register port

@@ -32,15 +32,21 @@ def opcode_table() -> str:
 
 def register_table() -> str:
     """The register map."""
-    lines = [(f"0x{r.offset:02X}", f"`{r.name}`", r.access.value, r.doc) for r in registers.REGISTERS]
+    lines = [(f"0x{r.offset:02X}", f"`{r.name}`", r.access.value, r.doc) for r in registers.registers_of(1)]
+    for first in (registers.token_register(1), registers.sampled_register(1), registers.slot_register(0)):
+        register = registers.REGISTERS_BY_NAME[first]
+        name, number = first.split("_")
+        start = f"0x{register.offset - 4 * int(number):02X} + 4n"
+        lines.append((start, f"`{name}_n`", register.access.value, registers.SLOT_DOC[name]))
     return table(("offset", "register", "access", "meaning"), lines)
 
 
 def bit_table() -> str:
-    """Bits of CONTROL and STATUS, values of ERROR_CAUSE."""
+    """Bits of CONTROL, STATUS and SLOT_n, values of ERROR_CAUSE."""
+    registers_of_bits = (("CONTROL", registers.Control), ("STATUS", registers.Status), ("SLOT_n", registers.SlotMode))
     bits = [
-        (f"`{flags.__name__.upper()}`", str(flag.bit_length() - 1), f"`{flag.name}`")
-        for flags in (registers.Control, registers.Status)
+        (f"`{name}`", str(flag.bit_length() - 1), f"`{flag.name}`")
+        for name, flags in registers_of_bits
         for flag in flags
     ]
     causes = [(str(cause.value), f"`{cause.name}`", registers.ERROR_TEXT[cause]) for cause in registers.ErrorCause]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -119,7 +119,9 @@ class CudaEngine:
         self._queued = self._decode(token=_SAMPLED) if follows and not logits else None
         return self._step(mark, self._model.half, logits)
 
-    def prefill(self, tokens: Sequence[int], *, logits: bool = False) -> Step:
+    def prefill(
+        self, tokens: Sequence[int], *, logits: bool = False, progress: Callable[[int], object] | None = None
+    ) -> Step:
         """Run several tokens at once; see :class:`sterna.engines.engine.BatchedEngine`.
 
         Raises:
@@ -132,6 +134,8 @@ class CudaEngine:
         for start in range(0, len(tokens), self._shape.chunk):
             chunk = tokens[start : start + self._shape.chunk]
             self._read(chunk)
+            if progress:
+                progress(len(chunk))
         mark = self._decode(row=len(chunk) - 1, first_layer=self._geometry.layers)
         return self._step(mark, 1 - self._model.half, logits)
 
