@@ -35,7 +35,7 @@ class FrameReceiver(wiring.Component):
     Attributes:
         received: In Bytes of the link; ready while ``enable``, except at ``end``.
         enable: In Whether bytes are taken.
-        restart: In Forget what there is of a frame, and of the byte that is taken in this cycle.
+        restart: In Forget what there is of a frame, and the byte that is taken in this cycle; a flag comes next.
         write: Out High with each byte of a body.
         byte: Out That byte.
         index: Out Its place in the body, BODY_BYTES + 1 at most; at ``end``, the number of bytes.
@@ -66,7 +66,7 @@ class FrameReceiver(wiring.Component):
             self.received.ready.eq(self.enable & ~flag),
             crc.data.eq(self.byte),
             crc.valid.eq(self.write),
-            crc.start.eq(flag | self.restart),
+            crc.start.eq(flag),
             self.end.eq(flag & (self.index != 0) & ~self.restart),
             self.good.eq(crc.match_detected & (self.index <= BODY_BYTES)),
         ]
@@ -84,7 +84,7 @@ class FrameReceiver(wiring.Component):
         with m.If(flag | self.restart):
             m.d.sync += self.index.eq(0)
         with m.If(self.restart):
-            m.d.sync += [self.write.eq(0), flag.eq(0), escaped.eq(0)]
+            m.d.sync += [self.write.eq(0), flag.eq(0)]
         return m
 
 
