@@ -1,6 +1,6 @@
 """LUNA's USB device behind a ULPI PHY, with the two bulk endpoints of the link.
 
-LUNA 0.2.3 is used as it is, but for four things that are mended here and nowhere else:
+LUNA 0.2.3 is used as it is, but for five things that are mended here and nowhere else:
 
 - Its bulk endpoints keep their data toggles over a bus reset and over SET_CONFIGURATION, where USB 2.0 (9.1.1.5) has
   both sides start from DATA0: the first packet after a second enumeration would be acknowledged and thrown away. So
@@ -9,6 +9,8 @@ LUNA 0.2.3 is used as it is, but for four things that are mended here and nowher
   refuse. So the configuration follows the speed.
 - An endpoint to the host has one packet size, fixed when it is built. So at full speed packets end after 63 bytes: the
   device never sends a packet of 64 bytes, and needs no empty one after it.
+- Bytes to the PHY come through much logic, of which nothing is left for the way to the pins (a PHY wants them 5 to 6 ns
+  before the next edge). So a register is put before LUNA's translator to ULPI.
 - The PHY's reset follows the ``usb`` domain's, whose clock may come from that very PHY. So it is left to the caller.
 """
 
@@ -157,6 +159,7 @@ class UsbDevice(wiring.Component):
             rst=SimpleNamespace(o=Signal()),  # makes LUNA wait a millisecond before it uses the PHY; see the module
         )
         m.submodules.luna = luna = USBDevice(bus=pins, handle_clocking=False)
+        luna.utmi = self._registered(m, luna.translator)
         control = luna.add_control_endpoint()
         control.add_request_handler(_StandardRequests(self._descriptors, luna.speed == USBSpeed.FULL))
         restart = Signal()
@@ -179,3 +182,17 @@ class UsbDevice(wiring.Component):
             tx.ready.eq(bulk_in.stream.ready),
         ]
         return m
+
+    def _registered(self, m: Module, translator: Any) -> SimpleNamespace:
+        """UTMI as ``translator`` has it, with a register for the byte to be sent."""
+        utmi = SimpleNamespace(**vars(translator))
+        utmi.tx_valid, utmi.tx_data, utmi.tx_ready = Signal(), Signal(8), Signal()
+        valid, byte = Signal(), Signal(8)
+        m.d.comb += [
+            translator.tx_valid.eq(valid),
+            translator.tx_data.eq(byte),
+            utmi.tx_ready.eq(~valid | translator.tx_ready),
+        ]
+        with m.If(utmi.tx_ready):
+            m.d.usb += [valid.eq(utmi.tx_valid), byte.eq(utmi.tx_data)]
+        return utmi
