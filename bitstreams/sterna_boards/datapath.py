@@ -125,7 +125,7 @@ def slopes(measurements: Sequence[Measurement]) -> list[dict[str, float]]:
 def table(measurements: Sequence[Measurement]) -> str:
     """Markdown: a line a width, and one a slope."""
     lines = [
-        "| lanes | LUT sites | flip-flops | block RAMs | MHz, by seed | LUT6 on UltraScale+ |",
+        "| lanes | LUT sites | flip-flops | block RAMs | MHz, by seed | LUTs, UltraScale+ |",
         "|---|---|---|---|---|---|",
     ]
     for each in measurements:
