@@ -386,8 +386,8 @@ async def damaged(dut: Any) -> None:
                 assert await host.call(READ, MEMORY, (1 << 64) - 1, 4) == (BUS_ERROR, b"")
                 raw = bytearray(stuffed(rng.choice((body + b"x", body[:-1], body[: rng.randint(1, 11)]))))
             case 4:  # longer than any frame, whatever its length says
-                more = rng.choice((1025, 1025, 1026, 1034, 1037, 1100, 3000))
-                header = rng.choice((body[:12], request(WRITE, MEMORY, host.sequence, more, 0)))
+                more = (1025, 1026, 1034, 1037, 1100, 3000)[turn // 5 % 6]
+                header = (request(WRITE, MEMORY, host.sequence, more, 0), body[:12])[turn // 30]
                 raw = bytearray(stuffed(header + bench.payload(more)))
         host.send(b"\x7e" + raw + b"\x7e")
         host.send(framed(request(0, 0, 77, 0, 0)))  # flags may have been made or lost: SYNC ends it
