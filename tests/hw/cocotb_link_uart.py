@@ -99,7 +99,7 @@ async def bad_frames(dut: Any) -> None:
                 await Timer(round(rng.uniform(10, 40) * BIT_PS), "ps")
             case 2:
                 dut.rx.value = 0
-                await Timer(round(0.3 * BIT_PS), "ps")
+                await Timer(round(0.2 * BIT_PS), "ps")  # less than a cycle where a bit is four
         dut.rx.value = 1
         await Timer(round(rng.uniform(1, 3) * BIT_PS), "ps")
         wanted.append(rng.randrange(256))
