@@ -19,7 +19,7 @@ from amaranth_boards.ecpix5 import ECPIX585Platform
 from sterna.errors import SternaError
 from sterna_boards.flow import tools
 from sterna_boards.flow.__main__ import main, target
-from sterna_boards.flow.build import SEEDS, build, identify
+from sterna_boards.flow.build import SEEDS, _step, build, identify
 from sterna_boards.flow.design import Target, elaborate
 from sterna_boards.flow.report import Clock, Report, clocks
 
@@ -141,6 +141,17 @@ def test_missed_timing_fails_and_leaves_no_bitstream(tmp_path: Path) -> None:
 def test_clock_of_the_system_must_be_constrained(tmp_path: Path) -> None:
     with pytest.raises(SternaError, match="no clock is constrained to the 150 MHz of the system"):
         build(replace(BLINKER, clock=150e6), folder=tmp_path)
+
+
+def test_two_builds_at_once_leave_one_result(tmp_path: Path) -> None:
+    goal = tmp_path / "board" / "id" / "synthesis"
+
+    def slow(work: Path) -> None:
+        _step(goal, lambda other: (other / "result").write_text("of the first") and None, lambda text: None)
+        (work / "result").write_text("of the second")
+
+    assert _step(goal, slow, lambda text: None) == goal
+    assert (goal / "result").read_text() == "of the first" and list(goal.parent.iterdir()) == [goal]
 
 
 def test_failing_tool_is_quoted_with_its_log(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -96,17 +97,24 @@ def build(target: Target, *, folder: Path, seeds: Sequence[int] = SEEDS, note: N
 
 
 def _step(folder: Path, make: Callable[[Path], None], note: Note) -> Path:
-    """``folder``, filled by ``make`` in a temporary one unless it is there; that of a failed step stays for its log."""
+    """``folder``, filled by ``make`` in a temporary one unless it is there; that of a failed step stays for its log.
+
+    Two builds at once each fill their own; the first that is done leaves its folder for both.
+    """
     if folder.exists():
         return folder
     note(f"{folder.parents[1].name}: {folder.name}")
-    work = folder.with_name(f"{folder.name}.unfinished")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     started = time.monotonic()
     make(work)
     (work / "seconds").write_text(f"{time.monotonic() - started:.1f}\n")
-    work.rename(folder)
+    try:
+        work.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+        shutil.rmtree(work)
     return folder
 
 
