@@ -8,7 +8,7 @@ from sterna.spec.packing import CODES
 from sterna.spec.registers import STALL_BITS
 
 # Numbers of the gateware that no parameter changes; tests/sim/test_explore.py counts them in the netlist.
-TABLE_BITS = 512 * 11  # a byte of a word: two halves of 243 sums
+TABLE_BITS = 512 * 12  # a byte of a word: two halves of 243 sums, and marks for bytes that are no code
 WALK_BITS = (CODES - 1 + 5) * 13  # the order in which tables are filled
 SIGMA_BITS = numerics.SIGMA_SEGMENTS * (numerics.SIGMA_BASE_WIDTH + numerics.SIGMA_SLOPE_WIDTH)
 COUNTER_BITS = 32 << STALL_BITS

@@ -13,6 +13,7 @@ from typing import Any
 
 from sterna.engines.transport import Transport, register_offset
 from sterna.errors import DeviceError, SternaError
+from sterna.link.transport import number
 from sterna.link.windows import MappedWindow, QueueWindow, StripedWindow, Window
 from sterna.spec.config import HardwareConfig
 from sterna.spec.registers import Control, Status
@@ -27,7 +28,7 @@ class MappedTransport(Transport):
     """An accelerator behind windows that the host may read and write at once.
 
     Args:
-        description: Path of the device file.
+        address: Path of the device file.
         timeout: Seconds that :meth:`wait` allows when its caller names none.
         opener: Opens a window from its entry in the device file.
 
@@ -36,10 +37,10 @@ class MappedTransport(Transport):
         DeviceError: the device's files cannot be opened.
     """
 
-    def __init__(self, description: Path | str, *, timeout: float = 60.0, opener: Opener | None = None) -> None:
+    def __init__(self, address: Path | str, *, timeout: float | str = 60.0, opener: Opener | None = None) -> None:
         opener = opener or open_window
-        self._timeout = timeout
-        path = Path(description)
+        self._timeout = number("timeout", timeout)
+        path = Path(address)
         try:
             fields = json.loads(path.read_text())
             self._config = HardwareConfig(**fields["config"])
@@ -57,6 +58,11 @@ class MappedTransport(Transport):
             raise
         self._memory = StripedWindow(inner, bases=bases, part=part, beat_bytes=self._config.beat_bytes)
         self._closed = False
+
+    @property
+    def memory_bytes(self) -> int:
+        """See :attr:`Transport.memory_bytes`."""
+        return self._memory.size
 
     @property
     def config(self) -> HardwareConfig:
