@@ -154,8 +154,8 @@ def test_eval_against_reference(model: Path, capsys: pytest.CaptureFixture[str])
         ("generate MODEL --prompt a --memory-latency 3 --device cpu", "--memory-latency is for the simulated"),
         ("generate MODEL --prompt a --memory-rate x --device verilator", "--memory-rate wants beats a cycle"),
         (
-            "generate MODEL --prompt a --memory hbm --device verilator",
-            "no memory model 'hbm'; choose one of ideal",
+            "generate MODEL --prompt a --memory tape --device verilator",
+            "no memory model 'tape'; choose one of ideal",
         ),
         ("generate MODEL --prompt a --memory ecp5-ddr3 --memory-rate 1 --device verilator", "a rate of its own"),
         ("generate MODEL --prompt a --memory ecp5-ddr3 --device cpu", "--memory is for the simulated accelerator"),
