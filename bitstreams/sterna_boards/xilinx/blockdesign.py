@@ -6,8 +6,8 @@ in Vivado yet.
 
 from __future__ import annotations
 
-from sterna_boards.vendor.targets import REGISTER_WINDOW, VendorTarget
-from sterna_boards.vendor.top import CORE, WRAPPER
+from sterna_boards.xilinx.targets import REGISTER_WINDOW, XilinxTarget
+from sterna_boards.xilinx.top import CORE, WRAPPER
 
 DESIGN = "system"
 REGISTER_BASE = {"zynq": 0xA000_0000, "pcie": 0}
@@ -17,7 +17,7 @@ HBM_PORT_STRIDE = 2  # ports of one memory channel share its rate, so every seco
 HBM_CLOCK_PIN = {"p": "BK43", "n": "BK44"}  # 100 MHz, of the U55C
 
 
-def project_tcl(target: VendorTarget) -> str:
+def project_tcl(target: XilinxTarget) -> str:
     """The script of the whole build; run it in the folder that it was emitted into."""
     shell = {"zynq": _zynq, "pcie": _pcie}[target.shell](target)
     return f"""\
@@ -52,7 +52,7 @@ write_hw_platform -fixed -force -include_bit {target.name}.xsa
 """
 
 
-def constraints(target: VendorTarget) -> str:
+def constraints(target: XilinxTarget) -> str:
     """XDC beyond what the board files of Vivado bring."""
     if target.shell == "zynq":
         return "# All pins belong to the processing system, its clock comes with the block design.\n"
@@ -64,7 +64,7 @@ set_property BITSTREAM.GENERAL.COMPRESS TRUE [current_design]
 """
 
 
-def _zynq(target: VendorTarget) -> str:
+def _zynq(target: XilinxTarget) -> str:
     """Registers on HPM0, memory ports on HP0 to HP3, everything in the clock PL0."""
     used = PROCESSOR_PORTS[: len(target.bases)]
     ports = [
@@ -105,7 +105,7 @@ apply_bd_automation -rule xilinx.com:bd_rule:axi4 -config {{Master "/ps/M_AXI_HP
   [get_bd_intf_pins accelerator/s_axil]"""
 
 
-def _pcie(target: VendorTarget) -> str:
+def _pcie(target: XilinxTarget) -> str:
     """Registers on XDMA's AXI4-Lite port; HBM ports take both the DMA and the accelerator, in XDMA's clock."""
     ports = [HBM_PORT_STRIDE * index for index in range(len(target.bases))]
     off = [f"CONFIG.USER_SAXI_{port:02} {{false}} \\" for port in range(HBM_PORTS) if port not in ports]
@@ -160,7 +160,7 @@ connect_bd_net [get_bd_pins xdma/axi_aresetn] [get_bd_pins accelerator/aresetn] 
 {newline.join(links)}"""
 
 
-def _addresses(target: VendorTarget) -> str:
+def _addresses(target: XilinxTarget) -> str:
     """Registers where the device file says, memory where the stripes begin."""
     master = {"zynq": "ps/Data", "pcie": "xdma/M_AXI_LITE"}[target.shell]
     return (

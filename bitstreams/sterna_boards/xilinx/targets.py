@@ -9,7 +9,7 @@ from sterna.spec.config import HardwareConfig, preset
 
 
 @dataclass(frozen=True, kw_only=True)
-class VendorTarget:
+class XilinxTarget:
     """A board with an AMD (Xilinx) UltraScale+ device. Addresses and sizes in bytes, the clock in hertz.
 
     The accelerator's memory port is striped over ``len(bases)`` ports (:class:`sterna_hw.stripe.Stripe`).
@@ -30,6 +30,7 @@ class VendorTarget:
     luts: int  # of the device
     flip_flops: int
     block_rams: int  # of 18 kbit
+    ultra_rams: int
     dsps: int
 
     @property
@@ -54,7 +55,7 @@ REGISTER_WINDOW = 4096  # a page, the least that can be mapped
 TARGETS = {
     target.name: target
     for target in (
-        VendorTarget(
+        XilinxTarget(
             name="kv260",
             summary="AMD Kria KV260: Zynq UltraScale+, 4 GiB DDR4 on four 128-bit ports, hosted by its own processor",
             part="xck26-sfvc784-2LV-c",
@@ -70,9 +71,10 @@ TARGETS = {
             luts=117_120,
             flip_flops=234_240,
             block_rams=288,
+            ultra_rams=64,
             dsps=1248,
         ),
-        VendorTarget(
+        XilinxTarget(
             name="u55c",
             summary="AMD Alveo U55C: 4 of the 32 ports of its 16 GiB HBM, the host on PCI Express through XDMA",
             part="xcu55c-fsvh2892-2L-e",
@@ -88,13 +90,14 @@ TARGETS = {
             luts=1_303_680,
             flip_flops=2_607_360,
             block_rams=4032,
+            ultra_rams=960,
             dsps=9024,
         ),
     )
 }
 
 
-def find_target(name: str) -> VendorTarget:
+def find_target(name: str) -> XilinxTarget:
     """The target called ``name``.
 
     Raises:
@@ -103,6 +106,4 @@ def find_target(name: str) -> VendorTarget:
     try:
         return TARGETS[name]
     except KeyError:
-        raise SternaError(
-            f"there is no board {name!r} for the vendor's tool; choose one of {', '.join(TARGETS)}"
-        ) from None
+        raise SternaError(f"there is no board {name!r} for Vivado; choose one of {', '.join(TARGETS)}") from None
