@@ -80,7 +80,8 @@ def expected(path):
 
 def test_the_suite_covers_every_device():
     covered = {"golden", "cpu", "cuda", "emulator", "verilator", "serial", "usb"}
-    assert set(devices()) == covered | {"twin"}  # test_board_twin.py: minutes for a token
+    elsewhere = {"twin", "mapped"}  # test_board_twin.py: minutes for a token; test_mapped_device.py
+    assert set(devices()) == covered | elsewhere
 
 
 def test_logits_are_the_golden_integers(session, expected):
