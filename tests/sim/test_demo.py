@@ -148,7 +148,8 @@ def test_bench_without_matplotlib_has_no_picture_and_all_figures(small, monkeypa
 
 
 @pytest.mark.parametrize(
-    "case", ["gpt:sim-tiny", "shipped", "shipped:none", "shipped:ecpix5:hbm", "shipped:a:b:c", "shipped:none+generator"]
+    "case",
+    ["gpt:sim-tiny", "shipped", "shipped:none", "shipped:ecpix5:tape", "shipped:a:b:c", "shipped:none+generator"],
 )
 def test_bench_refuses_an_unknown_case(case, monkeypatch, capsys):
     assert run(bench, monkeypatch, case) == 2

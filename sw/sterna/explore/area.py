@@ -12,9 +12,11 @@ TABLE_BITS = 512 * 12  # a byte of a word: two halves of 243 sums, and marks for
 WALK_BITS = (CODES - 1 + 5) * 13  # the order in which tables are filled
 SIGMA_BITS = numerics.SIGMA_SEGMENTS * (numerics.SIGMA_BASE_WIDTH + numerics.SIGMA_SLOPE_WIDTH)
 COUNTER_BITS = 32 << STALL_BITS
+CHAIN_CYCLES = 7  # by which a slot of a chain is behind the one before it
 WRITER_BEATS = 31  # with their strobes, on the way to memory
 VECTOR_MULTIPLIERS = 6  # an element: two of the product, three of its square, one of the activation
-OTHER_MULTIPLIERS = 18  # limbs of the products of a row, and the address of the embedding row
+ROW_MULTIPLIERS = 17  # limbs of the products of a row
+ADDRESS_MULTIPLIERS = 1  # of the embedding row, one for all slots
 
 
 def ram_bits(config: HardwareConfig) -> int:
@@ -34,9 +36,12 @@ def ram_bits(config: HardwareConfig) -> int:
         + TABLE_BITS * config.word_bytes
         + SIGMA_BITS
     )
-    return int(shared + config.slots * a_slot)
+    # Rows of a chain wait in two rings, each with a register behind it.
+    chains = sum(2 * numerics.VALUE_WIDTH * (CHAIN_CYCLES * slot - 1) for slot in range(1, config.slots))
+    return int(shared + config.slots * a_slot + chains)
 
 
 def multipliers(config: HardwareConfig) -> int:
     """Multiplications in the netlist: one of 24 by 16 bits, which addresses a row, all others of 18 by 18 at most."""
-    return VECTOR_MULTIPLIERS * config.vector_width + OTHER_MULTIPLIERS
+    a_slot = VECTOR_MULTIPLIERS * config.vector_width + ROW_MULTIPLIERS
+    return config.slots * a_slot + ADDRESS_MULTIPLIERS
