@@ -18,7 +18,7 @@ from sterna.golden.model import GoldenModel, Trace
 from sterna.importer import import_checkpoint
 from sterna.model.store import Model
 from sterna.spec.config import HardwareConfig, preset
-from sterna.spec.registers import Access, Control, ErrorCause, Status
+from sterna.spec.registers import Access, Control, ErrorCause, Status, registers_of
 from sterna_sim.cosim import CoSimulation, Mismatch, compare_trace
 from sterna_sim.memory import MemoryModel
 from sterna_sim.transport import VerilatorTransport
