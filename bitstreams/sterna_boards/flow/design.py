@@ -15,7 +15,7 @@ ID_BYTES = 16  # of the build id, which the gateware shows as words of 32 bits
 ROUTER = ("--router", "router2")
 # abc, because abc9 of the pinned version stops with an error on the whole accelerator; -nowidelut, because multiplexers
 # of LUTs cost more sites than they save time here.
-_SYNTHESIS = """\
+SYNTHESIS = """\
 {read}
 read_rtlil {top}.il
 synth_ecp5 -top {top} -nowidelut -run begin:map_luts
@@ -62,7 +62,7 @@ def elaborate(target: Target, build_id: int) -> Design:
         if name in (f"{TOP}.il", f"{TOP}.lpf") or (name.endswith(".v") and name != f"{TOP}.debug.v")
     }
     read = "\n".join(f"read_verilog {name}" for name in sorted(files) if name.endswith(".v"))
-    files[f"{TOP}.ys"] = _SYNTHESIS.format(read=read, top=TOP).lstrip()
+    files[f"{TOP}.ys"] = SYNTHESIS.format(read=read, top=TOP).lstrip()
     commands = json.loads(plan.files[f"build_{TOP}.json"])["commands"]
     arguments = {tool: rest for tool, *rest in commands}
     return Design(
