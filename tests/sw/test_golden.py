@@ -8,6 +8,7 @@ import pytest
 from checkpoints import write_checkpoint
 
 from sterna.errors import SternaError
+from sterna.golden import calibrate as calibration
 from sterna.golden.calibrate import calibrate
 from sterna.golden.model import GoldenModel, Trace
 from sterna.importer import import_checkpoint
@@ -16,6 +17,7 @@ from sterna.spec.numerics import LOGIT_FRAC, STATE_FRAC
 
 DATA = Path(os.environ.get("STERNA_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 CHECKPOINT = DATA / "hgrnbit-4.5m"
+RESERVOIR = {"seed": 5, "fixed": {"f": [1, 2], "gate": [2]}, "mixer_only": [1]}
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +103,63 @@ def test_trace_names_every_result_in_program_order(tiny):
 def test_token_outside_the_vocabulary_is_refused(tiny):
     with pytest.raises(SternaError, match="outside the vocabulary"):
         GoldenModel(tiny).step([97])
+
+
+def by_token(model, ids):
+    """Largest magnitude of each result, one token after the other through the whole model."""
+    golden = GoldenModel(model, batch=len(ids))
+    largest = {}
+    for column in ids.T:
+        golden.step(column, trace=(trace := Trace()))
+        for name, values in trace.results:
+            largest[name] = max(largest.get(name, 0), int(np.abs(values).max()))
+    return largest
+
+
+@pytest.mark.parametrize("reservoir", [None, RESERVOIR])
+def test_calibration_by_layer_is_that_by_token(tmp_path, monkeypatch, reservoir):
+    source = write_checkpoint(tmp_path / "c", hidden=48, layers=4, inner=80, vocab=97, seed=4, reservoir=reservoir)
+    import_checkpoint(source, tmp_path / "model", calibrate=False)
+    ids = np.random.default_rng(2).integers(0, 97, (5, 19))
+    seen = []
+
+    def points(model, ids):
+        largest = by_token(model, ids)
+        seen.append(largest)
+        residual = max(v for name, v in largest.items() if name == "embedding" or name.endswith("residual"))
+        return {
+            "residual_frac": calibration._frac(residual, model.residual_frac),
+            "product_frac": [
+                calibration._frac(largest[f"layer {n} output gate"], layer.product_frac)
+                for n, layer in enumerate(model.layers)
+            ],
+            "glu_frac": [
+                calibration._frac(largest[f"layer {n} gated"], layer.glu.glu_frac) if layer.glu else None
+                for n, layer in enumerate(model.layers)
+            ],
+        }
+
+    model = Model.open(tmp_path / "model")
+    found = calibrate(model, ids=ids)
+    monkeypatch.setattr(calibration, "_choose", points)
+    assert calibrate(model, ids=ids) == found
+    assert len(seen) > 1  # the second round starts from what the first chose
+
+
+def test_tokens_of_a_layer_run_together(tiny):
+    ids = np.random.default_rng(0).integers(0, 97, (3, 6))
+    single, together = GoldenModel(tiny, batch=3), GoldenModel(tiny, batch=3)
+    traces = [Trace() for _ in ids.T]
+    for trace, column in zip(traces, ids.T, strict=True):
+        single.step(column, trace=trace)
+    whole = Trace()
+    x = together.embed(ids.T.reshape(-1), whole)
+    for layer in range(tiny.geometry.layers):
+        x = together.layer(layer, x, whole)
+    assert np.array_equal(together.state, single.state)
+    for index, (name, values) in enumerate(whole.results):
+        assert np.array_equal(values, np.concatenate([trace.results[index][1] for trace in traces])), name
+        assert np.array_equal(whole.clamped[name], np.concatenate([trace.clamped[name] for trace in traces])), name
 
 
 def test_calibration_leaves_headroom_and_nothing_saturates(tiny):

@@ -47,13 +47,21 @@ def calibrate(model: Model, *, ids: IntArray | None = None) -> BinaryPoints:
 
 
 def _choose(model: Model, ids: IntArray) -> BinaryPoints:
-    golden = GoldenModel(model, batch=len(ids))
+    """The points for what ``model`` makes of ``ids``, all tokens of a layer before the next layer.
+
+    So the trits of a projection are needed once, and no two projections are unpacked at a time.
+    """
+    golden = GoldenModel(model, batch=len(ids), kept_bytes=0)
     largest: dict[str, int] = {}
-    for column in ids.T:
-        trace = Trace()
-        golden.step(column, trace=trace)
-        for name, values in trace.results:
-            largest[name] = max(largest.get(name, 0), int(np.max(np.abs(values))))
+
+    def look(trace: Trace) -> None:
+        largest.update({name: int(np.max(np.abs(values))) for name, values in trace.results})
+
+    x = golden.embed(ids.T.reshape(-1), trace := Trace())
+    look(trace)
+    for index in range(model.geometry.layers):
+        x = golden.layer(index, x, trace := Trace())
+        look(trace)
     residual = max(value for name, value in largest.items() if name == "embedding" or name.endswith("residual"))
     layers = list(enumerate(model.layers))
     return {

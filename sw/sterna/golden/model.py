@@ -14,6 +14,8 @@ from sterna.model.store import Model
 from sterna.spec import numerics, packing
 from sterna.spec.numerics import BoolArray, IntArray
 
+KEPT_BYTES = 2 << 30  # of unpacked trits: all those of 370M; what is over is unpacked again for each use
+
 
 @dataclass
 class Trace:
@@ -54,12 +56,14 @@ class GoldenModel:
     Args:
         model: A stored model, or its integer constants.
         batch: Independent sequences that run side by side.
+        kept_bytes: Memory for unpacked trits that are kept from one use to the next; 0 holds one projection at a time.
     """
 
-    def __init__(self, model: Model | IntegerModel, *, batch: int = 1) -> None:
+    def __init__(self, model: Model | IntegerModel, *, batch: int = 1, kept_bytes: int = KEPT_BYTES) -> None:
         self.model = model if isinstance(model, IntegerModel) else IntegerModel.from_model(model)
         self.batch = batch
         self._trits: dict[int, npt.NDArray[np.float32]] = {}
+        self._room = kept_bytes
         self.reset()
 
     def reset(self) -> None:
@@ -77,41 +81,64 @@ class GoldenModel:
         Returns:
             Logits, int64 [batch, vocab], 14 fractional bits.
         """
-        m, geometry = self.model, self.model.geometry
-        ids = np.asarray(tokens, np.int64).reshape(self.batch)
-        if ids.min() < 0 or ids.max() >= geometry.vocab:
-            raise SternaError(f"token id {ids.tolist()} is outside the vocabulary of {geometry.vocab}")
         trace = trace or Trace()
+        x = self.embed(np.asarray(tokens, np.int64).reshape(self.batch), trace)
+        for index in range(self.model.geometry.layers):
+            x = self.layer(index, x, trace)
+        quantised = self._quantise(x, self.model.head, _sum_of_squares(x, self.model.norm), rows.squares(x))
+        logits, clamped = self._rows(self.model.head, quantised)
+        trace.add("logits", logits, clamped)
+        return logits
 
+    def embed(self, ids: IntArray, trace: Trace) -> IntArray:
+        """The residual before the first layer, int64 [rows, hidden], of token ids int64 [rows].
+
+        Raises:
+            SternaError: an id is outside the vocabulary.
+        """
+        m = self.model
+        if ids.min() < 0 or ids.max() >= m.geometry.vocab:
+            raise SternaError(f"token id {ids.tolist()} is outside the vocabulary of {m.geometry.vocab}")
         elements = m.embedding.integers(ids).astype(np.int64)
         x, clamped = numerics.scale_rows(elements, 1 << numerics.EMBED_MANTISSA_BITS, m.embed_shift)
         trace.add("embedding", x, clamped)
-        for index, layer in enumerate(m.layers):
-            name = f"layer {index}"
-            s1, s2 = _sum_of_squares(x, layer.attn_norm), rows.squares(x)
-            y, clamped = self._rows(layer.f, self._quantise(x, layer.f, s1, s2))
-            f = rows.forget(y, layer.lower_bound)
-            trace.add(f"{name} f", f, clamped)
-            y, clamped = self._rows(layer.i, self._quantise(x, layer.i, s1, s2))
-            h, clamped_h = rows.recur(y, f, self.state[index])
-            trace.add(f"{name} state", h, clamped | clamped_h)
-            self.state[index] = h
-            y, clamped = self._rows(layer.g, self._quantise(x, layer.g, s1, s2))
-            w, clamped_w = rows.outgate(y, h, layer.product_shift)
-            trace.add(f"{name} output gate", w, clamped | clamped_w)
+        return x
 
-            quantised = self._quantise(w, layer.o, _sum_of_squares(w, layer.g_norm), rows.squares(y))
-            y, clamped = self._rows(layer.o, quantised)
-            x, clamped_x = rows.residual(y, x)
-            trace.add(f"{name} attention residual", x, clamped | clamped_x)
+    def layer(self, index: int, x: IntArray, trace: Trace) -> IntArray:
+        """The residual after a layer, whose state advances.
 
-            if layer.glu is not None:
-                x = self._glu(name, layer.glu, x, trace)
+        Args:
+            index: Which layer.
+            x: The residual before it, int64 [rows, hidden]: a row for each sequence, or several times as many, those
+                of the first token, then those of the next. Only the recurrence knows time, so they run together.
+            trace: Filled with the results of the layer.
+        """
+        layer, name = self.model.layers[index], f"layer {index}"
+        s1, s2 = _sum_of_squares(x, layer.attn_norm), rows.squares(x)
+        y, clamped = self._rows(layer.f, self._quantise(x, layer.f, s1, s2))
+        f = rows.forget(y, layer.lower_bound)
+        trace.add(f"{name} f", f, clamped)
+        y, clamped = self._rows(layer.i, self._quantise(x, layer.i, s1, s2))
+        h, clamped_h = self._recur(index, y, f)
+        trace.add(f"{name} state", h, clamped | clamped_h)
+        y, clamped = self._rows(layer.g, self._quantise(x, layer.g, s1, s2))
+        w, clamped_w = rows.outgate(y, h, layer.product_shift)
+        trace.add(f"{name} output gate", w, clamped | clamped_w)
 
-        quantised = self._quantise(x, m.head, _sum_of_squares(x, m.norm), rows.squares(x))
-        logits, clamped = self._rows(m.head, quantised)
-        trace.add("logits", logits, clamped)
-        return logits
+        quantised = self._quantise(w, layer.o, _sum_of_squares(w, layer.g_norm), rows.squares(y))
+        y, clamped = self._rows(layer.o, quantised)
+        x, clamped_x = rows.residual(y, x)
+        trace.add(f"{name} attention residual", x, clamped | clamped_x)
+        return x if layer.glu is None else self._glu(name, layer.glu, x, trace)
+
+    def _recur(self, index: int, y: IntArray, f: IntArray) -> tuple[IntArray, BoolArray]:
+        """States after each token, int64 [rows, hidden], and where they were clamped."""
+        states, clamps = np.empty_like(y), np.empty(y.shape, np.bool_)
+        for start in range(0, len(y), self.batch):
+            now = slice(start, start + self.batch)
+            states[now], clamps[now] = rows.recur(y[now], f[now], self.state[index])
+            self.state[index] = states[now]
+        return states, clamps
 
     def _glu(self, name: str, glu: IntegerGLU, x: IntArray, trace: Trace) -> IntArray:
         """The residual after the gated linear unit; x int64 [batch, hidden]."""
@@ -153,16 +180,19 @@ class GoldenModel:
     def _rows(self, projection: IntegerProjection, x: _Quantised) -> tuple[IntArray, BoolArray]:
         """MATMUL and scale: y int64 [batch, rows] and where it was clamped."""
         # Geometry keeps 127 * columns below 2**23, so float32 is exact, and BLAS is far faster than integer loops.
-        sums = (x.q.astype(np.float32) @ self._matrix(projection)).astype(np.int64)
+        sums = (x.q.astype(np.float32) @ self._matrix(projection).T).astype(np.int64)
         return numerics.scale_rows(sums, x.mantissa, x.shift)
 
     def _matrix(self, projection: IntegerProjection) -> npt.NDArray[np.float32]:
-        """Trits as float32 [columns, rows], unpacked once."""
+        """Trits as float32 [rows, columns], kept while there is room."""
         key = id(projection.packed)  # projections that share trits share this array
-        if key not in self._trits:
-            trits = packing.unpack(np.asarray(projection.packed), projection.columns)
-            self._trits[key] = np.ascontiguousarray(trits.T, np.float32)
-        return self._trits[key]
+        if key in self._trits:
+            return self._trits[key]
+        trits = packing.unpack(np.asarray(projection.packed), projection.columns, np.float32)
+        if trits.nbytes <= self._room:
+            self._room -= trits.nbytes
+            self._trits[key] = trits
+        return trits
 
 
 def _sum_of_squares(w: IntArray, norm: NormVector) -> IntArray:
