@@ -40,6 +40,8 @@ class HardwareConfig:
     outstanding: int = 8  # AXI read bursts in flight
     address_width: int = 32  # byte address of the memory port
     generator: bool = False  # makes the words of fixed projections (docs/reservoir.md), which then are not stored
+    sum_tables: bool = True  # lanes look sums of five up in block RAM; else they select and add (docs/gateware.md)
+    clusters: int = 1  # accelerators that share every token, a memory channel and an equal part of all rows each
 
     def __post_init__(self) -> None:
         for field in ("beat_bytes", "word_bytes", "vector_width", "max_rows_per_word"):
@@ -64,6 +66,11 @@ class HardwareConfig:
             "param_depth must be a multiple of word_bytes / 2": self.param_depth % self.params_per_word == 0,
             "activation_depth must be a multiple of word_bytes": self.activation_depth % self.word_bytes == 0,
             "outstanding must be at least 1": self.outstanding >= 1,
+            "clusters must be 1 or word_bytes / vector_width": (
+                self.clusters in (1, self.word_bytes // self.vector_width)
+            ),
+            "clusters and slots do not combine": self.clusters == 1 or self.slots == 1,
+            "clusters and the generator do not combine": self.clusters == 1 or not self.generator,
             "burst_beats must be 1..256": 1 <= self.burst_beats <= 256,
             "burst_beats must fit 4096 bytes": self.burst_beats * self.beat_bytes <= 4096,
             "prefetch_words must hold a burst and the rest of a word": (
@@ -93,6 +100,11 @@ class HardwareConfig:
     def params_per_word(self) -> int:
         """16-bit parameters (or embedding elements) in a word."""
         return self.word_bytes // 2
+
+    @property
+    def channel_bytes(self) -> int:
+        """Bytes of the memory behind one port: with clusters, that of cluster c begins at c times as much."""
+        return 1 << self.address_width
 
     def canonical(self) -> str:
         """The configuration and the interface version as JSON, the input of :attr:`hash`."""
@@ -214,6 +226,42 @@ PRESETS = {
             burst_beats=64,
             outstanding=8,
             address_width=30,
+        ),
+        HardwareConfig(
+            name="sim-tiny-c4",  # four clusters, as small as they get
+            beat_bytes=8,
+            word_bytes=8,
+            vector_width=2,
+            tile_rows=64,
+            max_rows_per_word=2,
+            activation_depth=1024,
+            vector_depth=256,
+            param_depth=256,
+            state_depth=256,
+            prefetch_words=64,
+            burst_beats=16,
+            outstanding=4,
+            address_width=24,
+            sum_tables=False,
+            clusters=4,
+        ),
+        HardwareConfig(
+            name="u280",  # a cluster for each of the 32 channels of its HBM, memories for a model of 2.7B
+            beat_bytes=64,
+            word_bytes=128,
+            vector_width=4,
+            tile_rows=1024,
+            max_rows_per_word=8,
+            activation_depth=8320,
+            vector_depth=1024,
+            param_depth=1024,
+            state_depth=4096,
+            prefetch_words=512,
+            burst_beats=64,
+            outstanding=8,
+            address_width=28,
+            sum_tables=False,
+            clusters=32,
         ),
         HardwareConfig(
             name="u55c",
