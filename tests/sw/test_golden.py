@@ -123,7 +123,7 @@ def test_calibration_by_layer_is_that_by_token(tmp_path, monkeypatch, reservoir)
     ids = np.random.default_rng(2).integers(0, 97, (5, 19))
     seen = []
 
-    def points(model, ids):
+    def points(model, ids, count):
         largest = by_token(model, ids)
         seen.append(largest)
         residual = max(v for name, v in largest.items() if name == "embedding" or name.endswith("residual"))
@@ -144,6 +144,26 @@ def test_calibration_by_layer_is_that_by_token(tmp_path, monkeypatch, reservoir)
     monkeypatch.setattr(calibration, "_choose", points)
     assert calibrate(model, ids=ids) == found
     assert len(seen) > 1  # the second round starts from what the first chose
+
+
+def test_calibration_shows_how_far_it_is(tiny):
+    bars = []
+
+    class Bar:
+        def __init__(self, *, total, label, unit):
+            self.total, self.label, self.count, self.closed = total, label, 0, False
+            bars.append(self)
+
+        def update(self, n):
+            self.count += n
+
+        def close(self):
+            self.closed = True
+
+    calibrate(tiny, ids=np.arange(4)[None], progress=Bar)
+    (bar,) = bars
+    assert (bar.label, bar.closed) == ("calibrating", True)
+    assert 2 * 2 <= bar.count <= bar.total == 5 * 2
 
 
 def test_tokens_of_a_layer_run_together(tiny):

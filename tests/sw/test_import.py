@@ -235,7 +235,7 @@ def test_calibration_result_is_stored(tmp_path, monkeypatch):
     source = write_checkpoint(tmp_path / "source", **SIZES)
     seen = []
 
-    def chosen(model):
+    def chosen(model, *, progress):
         seen.append((model.geometry.hidden, model.path.name))
         return {"residual_frac": 9, "product_frac": [8, 7, 6], "glu_frac": [5, 4, 3]}
 

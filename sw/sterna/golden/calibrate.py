@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import TypedDict
 
 import numpy as np
 
 from sterna.golden.model import GoldenModel, Trace
 from sterna.model.store import Model
+from sterna.progress import Progress, counting
 from sterna.spec.numerics import VALUE_WIDTH, IntArray
 
 HEADROOM_BITS = 3  # eight times the largest value seen
@@ -25,28 +27,30 @@ class BinaryPoints(TypedDict):
     glu_frac: list[int | None]  # None in mixer-only layers
 
 
-def calibrate(model: Model, *, ids: IntArray | None = None) -> BinaryPoints:
+def calibrate(model: Model, *, ids: IntArray | None = None, progress: Progress | None = None) -> BinaryPoints:
     """Binary points such that the largest value seen uses an eighth of the range.
 
     Args:
         model: A stored model; its present binary points are where the search starts.
         ids: Token ids int64 [sequences, tokens] to look at; by default 8 sequences of 48 uniformly random ids.
+        progress: Called once to make a progress bar that counts layers; it ends early when nothing changes any more.
 
     Returns:
         The binary points; the lists have an entry a layer.
     """
     if ids is None:
         ids = np.random.default_rng(0).integers(0, model.geometry.vocab, (8, 48))
-    chosen = _choose(model, ids)
-    for _ in range(_ROUNDS):
-        previous, model = chosen, _with_fracs(model, chosen)
-        chosen = _choose(model, ids)
-        if chosen == previous:
-            break
+    with counting(progress, total=(1 + _ROUNDS) * len(model.layers), label="calibrating", unit="layer") as count:
+        chosen = _choose(model, ids, count)
+        for _ in range(_ROUNDS):
+            previous, model = chosen, _with_fracs(model, chosen)
+            chosen = _choose(model, ids, count)
+            if chosen == previous:
+                break
     return chosen
 
 
-def _choose(model: Model, ids: IntArray) -> BinaryPoints:
+def _choose(model: Model, ids: IntArray, count: Callable[[int], object]) -> BinaryPoints:
     """The points for what ``model`` makes of ``ids``, all tokens of a layer before the next layer.
 
     So the trits of a projection are needed once, and no two projections are unpacked at a time.
@@ -62,6 +66,7 @@ def _choose(model: Model, ids: IntArray) -> BinaryPoints:
     for index in range(model.geometry.layers):
         x = golden.layer(index, x, trace := Trace())
         look(trace)
+        count(1)
     residual = max(value for name, value in largest.items() if name == "embedding" or name.endswith("residual"))
     layers = list(enumerate(model.layers))
     return {

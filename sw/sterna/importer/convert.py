@@ -56,7 +56,7 @@ def import_checkpoint(
     Args:
         allow_pickle: read ``pytorch_model.bin`` if there are no safetensors; ``checkpoint.PICKLE_RISK`` says the risk.
         overwrite: replace a Sterna model (never anything else) at ``target``.
-        progress: called once to make a progress bar that counts bytes of the checkpoint.
+        progress: makes a progress bar that counts bytes of the checkpoint, then one of the layers of calibration.
         calibrate: choose binary points from data, else the defaults of ``manifest`` stay.
 
     Raises:
@@ -94,7 +94,7 @@ def import_checkpoint(
         manifest = replace(manifest, files=digests)
         manifest.write(directory)
         if calibrate:
-            _calibrated(manifest, directory).write(directory)
+            _calibrated(manifest, directory, progress).write(directory)
         _check_target(source, target, overwrite=overwrite)
         publish(directory, target)
     return ImportReport(target, geometry, tokenizer, ignored)
@@ -236,11 +236,11 @@ def _write_projection(plan: layout.ProjectionPlan, source: _Source, target: _Tar
         source.count(block.size * bits.itemsize)
 
 
-def _calibrated(manifest: Manifest, directory: Path) -> Manifest:
+def _calibrated(manifest: Manifest, directory: Path, progress: Progress | None) -> Manifest:
     """The manifest with binary points chosen from data."""
     from sterna.golden.calibrate import calibrate  # the golden model itself reads stored models
 
-    points: dict[str, Any] = dict(calibrate(Model.open(directory)))
+    points: dict[str, Any] = dict(calibrate(Model.open(directory), progress=progress))
     return replace(
         manifest,
         residual_frac=points["residual_frac"],
