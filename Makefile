@@ -6,7 +6,7 @@ CASES ?=
 BOARD ?=
 BIN := .venv/bin
 
-.PHONY: sim test bench bench-slots bitstream lint docs format clean
+.PHONY: sim test bench bitstream lint docs format clean
 
 sim: .venv/sim.stamp ## text from the RTL, each integer checked against the golden model
 	$(BIN)/python -m sterna_sim.demo --prompt "$(PROMPT)" --tokens $(TOKENS)
@@ -17,14 +17,11 @@ test: .venv/dev.stamp ## every test
 lint: .venv/dev.stamp ## style, types, and tables of the docs
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-bench: .venv/bench.stamp ## cycles of whole tokens and where they went: build/bench.json, .md, .png
+bench: .venv/bench.stamp ## whole tokens, slots, throughput, CPU engine: build/bench.json, .md, .png; CASES="..."
 	$(BIN)/python -m sterna_sim.bench $(CASES)
 
 bitstream: .venv/sim.stamp ## a bitstream that meets timing, and its report: build/bitstreams/BOARD/
 	$(BIN)/python -m sterna_boards.flow $(BOARD)
-
-bench-slots: .venv/sim.stamp ## what slots make of a pass: build/bench-slots.json, .md
-	$(BIN)/python -m sterna_sim.bench_slots $(CASES)
 
 docs: .venv/sim.stamp ## write the tables of docs/program.md and docs/link.md from the specification
 	$(BIN)/python -m sterna.spec.tables docs/program.md
@@ -43,7 +40,7 @@ clean: ## remove everything that was built
 	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[hw,bitstream]" && touch $@
 
 .venv/bench.stamp: .venv/sim.stamp
-	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[hw,bitstream,plot]" && touch $@
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[hw,bitstream,train]" && touch $@
 
 .venv/dev.stamp: .venv/sim.stamp
 	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[hw,bitstream,board,train,eval,dev]" && touch $@

@@ -15,7 +15,10 @@ from sterna.importer import import_checkpoint, synthetic
 from sterna.model.geometry import Geometry
 from sterna.spec.config import preset
 from sterna.spec.registers import STALL_TEXT, Stall
-from sterna_sim import bench, demo, report
+from sterna_sim import demo
+from sterna_sim.bench import cases, command, report
+from sterna_sim.bench.results import Results
+from sterna_sim.bench.tokens import Measurement
 
 BENCH_CYCLES = 33_229  # of one token of the small model below on sim-tiny
 BENCH_STALLS = {  # and why its other cycles had no beat
@@ -76,13 +79,13 @@ def test_a_missing_model_is_one_sentence(monkeypatch, capsys, tmp_path):
 @pytest.fixture
 def small(monkeypatch):
     geometry = Geometry(hidden=96, layers=2, inner=160, vocab=128, rms_eps=1e-6)
-    monkeypatch.setitem(synthetic.GEOMETRIES, "small", geometry)
+    monkeypatch.setitem(synthetic.GEOMETRIES, "tiny", geometry)
 
 
 def test_bench_measures_whole_tokens(small, monkeypatch, capsys, tmp_path):
     target = tmp_path / "bench.json"
-    assert run(bench, monkeypatch, "small:sim-tiny", "--json", str(target)) == 0
-    (measured,) = json.loads(target.read_text())
+    assert run(command, monkeypatch, "tiny:sim-tiny", "--json", str(target)) == 0
+    (measured,) = json.loads(target.read_text())["tokens"]
     assert measured["efficiency"] == measured["weight_bytes"] / (measured["cycles"] * measured["bytes_per_cycle"])
     assert measured["efficiency"] < measured["bound"] < 1
     assert measured["integers_compared"] == 96 + 2 * (5 * 96 + 2 * 160) + 128
@@ -105,13 +108,15 @@ def test_tables_show_shares_of_all_cycles():
     sizes["generated_bytes"] = 300
     speeds = {"bytes_per_cycle": 16.0, "trits_per_second": 2e6, "cycles_per_second": 5e4}
     shares = {"efficiency": 0.5, "bound": 0.8}
-    case = {"model": "m", "config": "c", "memory": "ddr", "stream": stream, "stalls": stalls}
-    text = report.markdown([report.Measurement(**case, **sizes, **speeds, **shares)])
-    assert "| m | c | ddr | 16 | 1,600 | 300 | 2,000 | 200 | 50.00 % | 80.00 % |" in text
-    assert re.search(r"\| cycles of a token \| m:c:ddr \|\n.*\n\| beats of trits[^|]*\| 100 \(50\.000 %\) \|", text)
+    case = {"model": "shipped", "config": "ecpix5", "memory": "ecp5-ddr3", "stream": stream, "stalls": stalls}
+    case |= {"lanes": 80, "slots": 1}
+    text = report.markdown(Results(tokens=[Measurement(**case, **sizes, **speeds, **shares)]))
+    assert "| shipped | ecpix5 | ecp5-ddr3 | 80 | 1 | 16 | 1,600 | 300 | 2,000 | 200 | 50.00 % | 80.00 % |" in text
+    assert "| cycles of a token | shipped:ecpix5:ecp5-ddr3 |" in text
+    assert re.search(r"\| beats of trits[^|]*\| 100 \(50\.000 %\) \|", text)
     assert "| 4 (2.000 %) |" in text and "| 1 (0.500 %) |" in text
     assert f"| QUANT: {STALL_TEXT[Stall.QUANT]} | 50 (25.000 %) |" in text and "SUMSQ" not in text
-    assert "| m:c:ddr | 50 k | 2.0 M |" in text
+    assert "| shipped:ecpix5:ecp5-ddr3 | 50 k | 2.0 M |" in text
 
 
 def test_bench_compares_builds_with_and_without_a_generator(monkeypatch, tmp_path, tmp_path_factory):
@@ -120,10 +125,10 @@ def test_bench_compares_builds_with_and_without_a_generator(monkeypatch, tmp_pat
     fixed = {"seed": 3, "fixed": {"f": [0], "i": [1], "gate": [1]}, "mixer_only": [0]}
     source = write_checkpoint(folder / "source", hidden=96, layers=2, inner=47, vocab=61, seed=5, reservoir=fixed)
     import_checkpoint(source, folder / "model")
-    monkeypatch.setitem(bench.STORED, "reservoir", folder / "model")
+    monkeypatch.setitem(cases.STORED, "reservoir", folder / "model")
     target = tmp_path / "bench.json"
-    assert run(bench, monkeypatch, "reservoir:sim-tiny", "reservoir:sim-tiny-generator", "--json", str(target)) == 0
-    made, read = json.loads(target.read_text())
+    assert run(command, monkeypatch, "reservoir:sim-tiny", "reservoir:sim-tiny-generator", "--json", str(target)) == 0
+    made, read = json.loads(target.read_text())["tokens"]
     assert made["generated_bytes"] == (96 + 96 + 2 * 47) * 2 * 8 and read["generated_bytes"] == 0
     assert read["stream_bytes"] - made["stream_bytes"] == made["generated_bytes"]
     assert read["weight_bytes"] - made["weight_bytes"] == made["generated_bytes"]
@@ -133,8 +138,8 @@ def test_bench_compares_builds_with_and_without_a_generator(monkeypatch, tmp_pat
 
 def test_the_reservoir_twin_gains_by_the_generator(monkeypatch, tmp_path):
     target = tmp_path / "bench.json"
-    assert run(bench, monkeypatch, "reservoir:sim-small", "--json", str(target)) == 0
-    (measured,) = json.loads(target.read_text())
+    assert run(command, monkeypatch, "reservoir:sim-small", "--json", str(target)) == 0
+    (measured,) = json.loads(target.read_text())["tokens"]
     assert measured["generated_bytes"] == 3 * 3 * 512 * 96  # f, i, g of three layers, three full blocks of 32 bytes
     assert measured["cycles"] <= 320_795, "cycles are exact: more of them is a regression"
 
@@ -142,7 +147,7 @@ def test_the_reservoir_twin_gains_by_the_generator(monkeypatch, tmp_path):
 def test_bench_without_matplotlib_has_no_picture_and_all_figures(small, monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     target = tmp_path / "bench.json"
-    assert run(bench, monkeypatch, "small:sim-tiny", "--json", str(target)) == 0
+    assert run(command, monkeypatch, "tiny:sim-tiny", "--json", str(target)) == 0
     assert "needs matplotlib" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.json", "bench.md"]
 
@@ -152,5 +157,5 @@ def test_bench_without_matplotlib_has_no_picture_and_all_figures(small, monkeypa
     ["gpt:sim-tiny", "shipped", "shipped:none", "shipped:ecpix5:tape", "shipped:a:b:c", "shipped:none+generator"],
 )
 def test_bench_refuses_an_unknown_case(case, monkeypatch, capsys):
-    assert run(bench, monkeypatch, case) == 2
+    assert run(command, monkeypatch, case) == 2
     assert "is no case" in capsys.readouterr().err

@@ -61,7 +61,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(arguments)
     try:
-        result = measure(args)
+        result = measure(
+            args.model,
+            tokens=args.tokens,
+            repeats=args.repeats,
+            checked=args.check,
+            threads=args.threads,
+            only_import=args.only_import,
+            calibrate=args.calibrate,
+        )
     except SternaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -69,49 +77,59 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """All figures: memory in bytes, times in milliseconds a token.
+def measure(
+    model: str,
+    *,
+    tokens: int = 8,
+    repeats: int = 7,
+    checked: int = 1,
+    threads: int | None = None,
+    only_import: bool = False,
+    calibrate: bool = True,
+) -> dict[str, Any]:
+    """All figures: memory in bytes, times in milliseconds a token. The arguments are the options of the command.
 
     Raises:
         SternaError: an option is out of range, or the engine's integers are not golden's.
     """
-    for name in ("tokens", "repeats"):
-        if getattr(args, name) < 1:
-            raise SternaError(f"--{name} must be a positive integer, not {getattr(args, name)}")
-    if args.check < 0:
-        raise SternaError(f"--check must not be negative, but is {args.check}")
-    if args.threads is None:
-        args.threads = len(os.sched_getaffinity(0))
-    if args.threads < 1:
-        raise SternaError(f"--threads must be a positive integer, not {args.threads}")
-    if args.model not in GEOMETRIES:
-        if args.only_import:
-            raise SternaError(f"--import takes one of {', '.join(GEOMETRIES)}, not {args.model}")
-        return _engines(Path(args.model), args)
+    for name, value in (("tokens", tokens), ("repeats", repeats), ("threads", threads)):
+        if value is not None and value < 1:
+            raise SternaError(f"--{name} must be a positive integer, not {value}")
+    if checked < 0:
+        raise SternaError(f"--check must not be negative, but is {checked}")
+
+    def engines(path: Path) -> dict[str, Any]:
+        count = threads or len(os.sched_getaffinity(0))
+        return _engines(path, tokens=tokens, repeats=repeats, checked=checked, threads=count)
+
+    if model not in GEOMETRIES:
+        if only_import:
+            raise SternaError(f"--import takes one of {', '.join(GEOMETRIES)}, not {model}")
+        return engines(Path(model))
     with tempfile.TemporaryDirectory(prefix="bench-cpu-") as directory:
         source, target = Path(directory, "source"), Path(directory, "model")
-        geometry = GEOMETRIES[args.model]
+        geometry = GEOMETRIES[model]
         with progress(total=source_bytes(geometry), label="random weights", unit="B") as bar:
             write_synthetic(source, geometry, progress=bar.update)
-        with _Worker(_import, source, target, args.calibrate) as worker:
+        with _Worker(_import, source, target, calibrate) as worker:
             peak = worker.receive()["peak_bytes"]
-        found = {"source_bytes": source_bytes(geometry), "calibrated": args.calibrate, "import_peak_bytes": peak}
-        return found if args.only_import else found | _engines(target, args)
+        found = {"source_bytes": source_bytes(geometry), "calibrated": calibrate, "import_peak_bytes": peak}
+        return found if only_import else found | engines(target)
 
 
-def _engines(path: Path, args: argparse.Namespace) -> dict[str, Any]:
+def _engines(path: Path, *, tokens: int, repeats: int, checked: int, threads: int) -> dict[str, Any]:
     model = Model.open(path)
     packed = (path / WEIGHTS_FILE).stat().st_size
-    ids = np.random.default_rng(_SEED).integers(0, model.geometry.vocab, max(args.tokens, args.check)).tolist()
-    with _Worker(_cpu, path, args.threads) as cpu, _Worker(_reference, path, args.threads) as reference:
+    ids = np.random.default_rng(_SEED).integers(0, model.geometry.vocab, max(tokens, checked)).tolist()
+    with _Worker(_cpu, path, threads) as cpu, _Worker(_reference, path, threads) as reference:
         workers = dict(zip(ENGINES, (cpu, reference), strict=True))
         for worker in workers.values():
             worker.receive()  # it has loaded
-        times = _in_turns(workers, ids[: args.tokens], args.repeats)
+        times = _in_turns(workers, ids[:tokens], repeats)
         memory = {name: worker.ask(None) for name, worker in workers.items()}
-    if args.check:
-        check(model, ids[: args.check], threads=args.threads)
-    result: dict[str, Any] = {"threads": args.threads, "checked_tokens": args.check, "packed_bytes": packed}
+    if checked:
+        check(model, ids[:checked], threads=threads)
+    result: dict[str, Any] = {"threads": threads, "checked_tokens": checked, "packed_bytes": packed}
     for name in ENGINES:
         result[f"{name}_ms_per_token"] = _spread([1e3 * seconds for seconds in times[name]])
     result["speed_ratio"] = statistics.median(r / c for c, r in zip(times["cpu"], times["reference"], strict=True))
