@@ -14,6 +14,7 @@ from checkpoints import write_checkpoint
 
 import sterna
 from sterna.cli import generate
+from sterna.cli.device_options import device_options
 from sterna.cli.main import BROKEN_PIPE, INTERRUPTED, main
 from sterna.cli.progress import progress
 from sterna.errors import DeviceError
@@ -105,14 +106,14 @@ def test_cycles_are_reported() -> None:
 def test_simulation_options() -> None:
     asked: dict[str, Any] = {"device": "verilator", "threads": None, "config": "sim-tiny", "waves": Path("out.fst")}
     ideal = {"memory": None, "memory_latency": 100, "memory_rate": "3/4", "wave_cycles": "5:20"}
-    options = generate._options(argparse.Namespace(**asked, **ideal))
+    options = device_options(argparse.Namespace(**asked, **ideal))
     memory = options["memory"]
     assert (memory.latency, memory.beats_numerator, memory.beats_denominator) == (100, 3, 4)
     assert (options["config"], options["waves"]) == ("sim-tiny", Path("out.fst"))
     assert options["wave_cycles"] == range(5, 20)
     asked |= {"memory_latency": None, "memory_rate": None, "wave_cycles": None}
-    assert not {"memory", "wave_cycles"} & set(generate._options(argparse.Namespace(**asked, memory=None)))
-    assert generate._options(argparse.Namespace(**asked, memory="ecp5-ddr3"))["memory"] == "ecp5-ddr3"
+    assert not {"memory", "wave_cycles"} & set(device_options(argparse.Namespace(**asked, memory=None)))
+    assert device_options(argparse.Namespace(**asked, memory="ecp5-ddr3"))["memory"] == "ecp5-ddr3"
 
 
 LIKELIHOOD = {"tokens", "nll", "perplexity", "bits_per_byte", "bytes", "positions", "device", "chunk"}

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sterna.errors import SternaError
+from sterna.cli.device_options import add_device_options, device_options, ids_of
 
 if TYPE_CHECKING:
     from sterna.runtime.session import Generation, Session
@@ -35,8 +34,6 @@ examples:
 
 The most likely token is taken each time, so the same prompt gives the same text on every device."""
 
-SIMULATION = ("memory", "memory_latency", "memory_rate", "waves", "wave_cycles")  # options of --device verilator
-VERILATOR = "verilator"
 FAST = ("cpu", "cuda")  # their text comes so quickly that it is progress enough
 
 
@@ -52,24 +49,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("model", type=Path, metavar="MODEL", help="directory that `sterna import` wrote")
     parser.add_argument("--prompt", default="", metavar="TEXT", help="what to continue (default: a fresh sequence)")
     parser.add_argument("--tokens", type=int, default=64, metavar="N", help="tokens to generate (default: 64)")
-    parser.add_argument(
-        "--device",
-        default="golden",
-        metavar="D",
-        help="golden (default), cpu, cuda, emulator, verilator, serial:PORT, usb",
-    )
     parser.add_argument("--ids", action="store_true", help="the prompt and the output are token ids")
     parser.add_argument("--echo", action="store_true", help="print the prompt before the text")
     parser.add_argument("--ignore-eos", action="store_true", help="go on after the end-of-sequence token")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of device cpu (default: all processors)")
+    add_device_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end instead of text")
-    group = parser.add_argument_group("accelerators")
-    group.add_argument("--config", metavar="PRESET", help="configuration of the build (default: sim-small)")
-    group.add_argument("--memory", metavar="NAME", help="ideal (default), ecp5-ddr3 or ecp5-ddr3-litedram")
-    group.add_argument("--memory-latency", type=int, metavar="CYCLES", help="of the ideal memory (default: 24)")
-    group.add_argument("--memory-rate", metavar="BEATS", help="of it, in a cycle, such as 3/4 or 0.5 (default: 1)")
-    group.add_argument("--waves", type=Path, metavar="FILE.fst", help="record all signals in this file")
-    group.add_argument("--wave-cycles", metavar="A:B", help="record only the cycles from A up to B (default: all)")
     parser.set_defaults(func=run)
 
 
@@ -78,8 +62,8 @@ def run(args: argparse.Namespace) -> int:
     from sterna.cli.progress import loading
     from sterna.runtime.load import load
 
-    prompt = _ids(args.prompt) if args.ids else args.prompt
-    with load(args.model, args.device, **loading(args.device), **_options(args)) as session:
+    prompt = ids_of(args.prompt) if args.ids else args.prompt
+    with load(args.model, args.device, **loading(args.device), **device_options(args)) as session:
         generation = _stream(session, prompt, args)
         result = _result(generation, args)
     if args.json:
@@ -148,63 +132,3 @@ def _summary(result: dict[str, Any]) -> str:
     if "cycles_per_token" in result:
         parts.append(f"{result['cycles_per_token']:,.0f} cycles/token")
     return ", ".join(parts)
-
-
-def _ids(text: str) -> list[int]:
-    try:
-        return [int(word) for word in text.replace(",", " ").split()]
-    except ValueError:
-        raise SternaError(f"--ids wants token ids such as --prompt '443 345 695', not {text!r}") from None
-
-
-def _options(args: argparse.Namespace) -> dict[str, Any]:
-    """The options of :func:`sterna.load` that the arguments ask for."""
-    options = {name: value for name in ("threads", "config", "waves") if (value := getattr(args, name)) is not None}
-    if args.device != VERILATOR:
-        for name in SIMULATION:
-            if getattr(args, name) is not None:
-                raise SternaError(
-                    f"--{name.replace('_', '-')} is for the simulated accelerator: add --device {VERILATOR}"
-                )
-        return options
-    try:
-        from sterna_sim.memory import MemoryModel
-    except ImportError as error:
-        raise SternaError(f"device {VERILATOR!r} needs more packages ({error}): pip install 'sterna[hw]'") from error
-
-    memory: dict[str, Any] = {}
-    if args.memory_latency is not None:
-        memory["latency"] = args.memory_latency
-    if args.memory_rate is not None:
-        memory["beats_numerator"], memory["beats_denominator"] = _rate(args.memory_rate)
-    if args.wave_cycles is not None:
-        if args.waves is None:
-            raise SternaError("--wave-cycles says what to record: add --waves FILE.fst")
-        options["wave_cycles"] = _cycles(args.wave_cycles)
-    if memory and args.memory not in (None, "ideal"):
-        raise SternaError(f"--memory {args.memory} has a latency and a rate of its own: leave --memory-... away")
-    if memory or args.memory is not None:
-        options["memory"] = MemoryModel(**memory) if memory else args.memory
-    options["progress"] = _build_step
-    return options
-
-
-def _rate(text: str) -> tuple[int, int]:
-    from fractions import Fraction
-
-    try:
-        rate = Fraction(text).limit_denominator(1 << 16)
-    except (ValueError, ZeroDivisionError):
-        raise SternaError(f"--memory-rate wants beats a cycle such as 1, 3/4 or 0.5, not {text!r}") from None
-    return rate.numerator, rate.denominator
-
-
-def _cycles(text: str) -> range:
-    first, colon, last = text.partition(":")
-    if not (colon and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
-        raise SternaError(f"--wave-cycles wants two cycles such as 0:20000, not {text!r}")
-    return range(int(first), int(last))
-
-
-def _build_step(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr)

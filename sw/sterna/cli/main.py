@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from sterna.cli import compare, devices, explore, flash, generate, import_, info, quality, train
+from sterna.cli import batch, compare, devices, explore, flash, generate, import_, info, quality, train
 from sterna.cli import eval as eval_
 from sterna.errors import SternaError
 
@@ -57,6 +57,7 @@ def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     compare.add_parser(subparsers)
     explore.add_parser(subparsers)
     generate.add_parser(subparsers)
+    batch.add_parser(subparsers)
     devices.add_parser(subparsers)
     flash.add_parser(subparsers)
     eval_.add_parser(subparsers)

@@ -112,6 +112,23 @@ class Session:
         """The model's tokenizer, None if it has none."""
         return self._tokenizer
 
+    @property
+    def eos_id(self) -> int | None:
+        """Id that ends a generation, if any."""
+        return self._eos_id
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Token ids of a prompt as the beginning of a sequence.
+
+        Raises:
+            SternaError: text without a tokenizer, or an id outside the vocabulary.
+        """
+        if isinstance(prompt, str):
+            return require(self._tokenizer, self._path).encode(prompt, start=True)
+        ids = [int(token) for token in prompt]
+        check_ids(ids, self.geometry.vocab)
+        return ids
+
     def generate(
         self,
         prompt: Prompt = "",
