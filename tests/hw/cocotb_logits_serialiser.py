@@ -22,7 +22,7 @@ async def rows_of_all_slots(dut: Any) -> None:
     source, sink = Source(dut, "rows", 0.0), Sink(dut, "values", 0.0)
     await start(dut)
     for stall in (0.0, 0.4):
-        source.stall = sink.stall = stall
+        sink.stall = stall
         for wanted in range(1 << SLOTS):
             await ClockCycles(dut.clk, 2)
             dut.wanted.value = wanted
@@ -37,6 +37,6 @@ async def rows_of_all_slots(dut: Any) -> None:
             if expected:
                 expected[-1] |= LAST
             assert sink.received[given:] == expected, f"wanted {wanted:b}"
-            if not stall:
+            if not (stall and wanted):  # a row that nobody wants waits for nobody
                 times = source.times[taken:]
                 assert times[-1] - times[0] == (len(rows) - 1) * max(wanted.bit_count(), 1)
