@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from standin import Bug
 
-from sterna.engines.accelerator import LOAD_CHUNK, AcceleratorEngine
+from sterna.engines.accelerator import AcceleratorEngine
 from sterna.engines.engine import Engine
+from sterna.engines.memory import CHUNK
 from sterna.errors import DeviceError, SternaError
 from sterna.model.geometry import Geometry
+from sterna.spec.image import ImageTensor
 from sterna.spec.registers import ERROR_TEXT, VERSION, Control, ErrorCause, Stall
 
 GEOMETRY = Geometry(hidden=8, layers=1, inner=8, vocab=64, rms_eps=1e-6)
@@ -22,6 +24,7 @@ BEATS = 100
 @dataclass(frozen=True)
 class Image:
     segments: list[tuple[int, bytes]]
+    tensors: tuple[ImageTensor, ...] = ()
     program_address: int = 0x8000
     program_beats: int = BEATS
     prefix_beats: int = BEATS // 2
@@ -73,11 +76,11 @@ def test_steps(open_standin, image, total):
 
 
 def test_loading_reports_progress(open_standin, image):
-    big = replace(image, segments=[*image.segments, (0x10_0000, bytes(LOAD_CHUNK + 5))])
+    big = replace(image, segments=[*image.segments, (0x10_0000, bytes(CHUNK + 5))])
     sizes = []
     transport = open_standin()
     AcceleratorEngine(transport, big, GEOMETRY, progress=sizes.append)
-    assert sizes == [BEATS * 16, 4, LOAD_CHUNK, 5]
+    assert sizes == [BEATS * 16, 4, CHUNK, 5]
     for address, contents in big.segments:
         assert transport.read_memory(address, len(contents)) == contents
 

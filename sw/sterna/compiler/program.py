@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from sterna.spec.numerics import MAX_SHIFT, IntArray
 from sterna.spec.packing import unpack
 
 T = TypeVar("T", bound=np.generic)
+Parts = Iterator[tuple[str, Iterable[bytes]]]  # the tensor that a part of the program is for, and its bytes in pieces
 GENERATED_KINDS = ("f", "i", "g", "gate")  # what reads the residual; fixed trits of the others are stored
 
 
@@ -106,60 +108,53 @@ class ProgramWriter:
 
     def chunks(self) -> Iterator[bytes]:
         """The program in pieces, in order; together they are whole words."""
-        yield from self.body()
-        yield from self.head()
+        for _, part in chain(self.body(), self.head()):
+            yield from part
 
-    def body(self) -> Iterator[bytes]:
+    def body(self) -> Parts:
         """The beginning of the program, which is all of a token but its logits: what a prompt needs before its end."""
         for index, layer in enumerate(self.model.layers):
-            yield from self._attention(index, layer)
-            if layer.glu is not None:
-                yield from self._mlp(index, layer.glu)
+            mlp = self._mlp(index, layer.glu) if layer.glu is not None else ()
+            for name, part in chain(self._attention(index, layer), mlp):
+                yield f"layers.{index}.{name}", part
 
-    def head(self) -> Iterator[bytes]:
+    def head(self) -> Parts:
         """The rest of the program: logits, and END."""
         place, model, geometry = self.place, self.model, self.model.geometry
-        yield from self._sumsq(place.residual, geometry.hidden, model.norm)
-        yield from self._quant(place.residual, model.head)
-        yield from self._matmul(model.head, RowOp.LOGIT)
-        yield self._descriptor(opcode=Opcode.END)
+        yield "norm", self._sumsq(place.residual, geometry.hidden, model.norm)
+        yield "head", self._quant(place.residual, model.head)
+        yield "head", self._matmul(model.head, RowOp.LOGIT)
+        yield "head", [self._descriptor(opcode=Opcode.END)]
 
-    def _attention(self, index: int, layer: IntegerLayer) -> Iterator[bytes]:
+    def _attention(self, index: int, layer: IntegerLayer) -> Parts:
         place, hidden = self.place, self.model.geometry.hidden
         state = index * hidden
         f, i, g = (self.model.geometry.stream(kind, index) for kind in ("f", "i", "g"))
-        yield from self._sumsq(place.residual, hidden, layer.attn_norm)
-        yield self._load(place.lower_bound, layer.lower_bound)
-        yield from self._quant(place.residual, layer.f)
-        yield from self._matmul(layer.f, RowOp.FORGET, stream=f, target=place.work, param=place.lower_bound)
-        yield from self._quant(place.residual, layer.i)
-        yield from self._matmul(layer.i, RowOp.RECUR, stream=i, source=place.work, state=state)
-        yield from self._quant(place.residual, layer.g)
-        yield from self._matmul(
-            layer.g, RowOp.OUTGATE, stream=g, target=place.work, state=state, shift=layer.product_shift
-        )
-        yield from self._sumsq(place.work, hidden, layer.g_norm)
-        yield from self._quant(place.work, layer.o)
-        yield from self._matmul(layer.o, RowOp.RESIDUAL, source=place.residual, target=place.residual)
+        yield "attn_norm", self._sumsq(place.residual, hidden, layer.attn_norm)
+        yield "lower_bound", [self._load(place.lower_bound, layer.lower_bound)]
+        yield "f", self._quant(place.residual, layer.f)
+        yield "f", self._matmul(layer.f, RowOp.FORGET, stream=f, target=place.work, param=place.lower_bound)
+        yield "i", self._quant(place.residual, layer.i)
+        yield "i", self._matmul(layer.i, RowOp.RECUR, stream=i, source=place.work, state=state)
+        yield "g", self._quant(place.residual, layer.g)
+        shift = layer.product_shift
+        yield "g", self._matmul(layer.g, RowOp.OUTGATE, stream=g, target=place.work, state=state, shift=shift)
+        yield "g_norm", self._sumsq(place.work, hidden, layer.g_norm)
+        yield "o", self._quant(place.work, layer.o)
+        yield "o", self._matmul(layer.o, RowOp.RESIDUAL, source=place.residual, target=place.residual)
 
-    def _mlp(self, index: int, glu: IntegerGLU) -> Iterator[bytes]:
+    def _mlp(self, index: int, glu: IntegerGLU) -> Parts:
         place, geometry = self.place, self.model.geometry
         inner, stream = geometry.inner, geometry.stream("gate", index)
-        yield from self._sumsq(place.residual, geometry.hidden, glu.mlp_norm)
-        yield from self._quant(place.residual, glu.gate)
-        yield from self._matmul(glu.gate, RowOp.SILU, stream=stream, rows=range(inner), target=place.work)
-        yield from self._matmul(
-            glu.gate,
-            RowOp.MUL,
-            stream=stream,
-            rows=range(inner, 2 * inner),
-            source=place.work,
-            target=place.work,
-            shift=glu.glu_shift,
-        )
-        yield from self._sumsq(place.work, inner, None)
-        yield from self._quant(place.work, glu.down)
-        yield from self._matmul(glu.down, RowOp.RESIDUAL, source=place.residual, target=place.residual)
+        gate, up = range(inner), range(inner, 2 * inner)
+        work = {"source": place.work, "target": place.work}
+        yield "mlp_norm", self._sumsq(place.residual, geometry.hidden, glu.mlp_norm)
+        yield "gate", self._quant(place.residual, glu.gate)
+        yield "gate", self._matmul(glu.gate, RowOp.SILU, rows=gate, stream=stream, target=place.work)
+        yield "gate", self._matmul(glu.gate, RowOp.MUL, rows=up, stream=stream, shift=glu.glu_shift, **work)
+        yield "down", self._sumsq(place.work, inner, None)
+        yield "down", self._quant(place.work, glu.down)
+        yield "down", self._matmul(glu.down, RowOp.RESIDUAL, source=place.residual, target=place.residual)
 
     def _sumsq(self, source: int, count: int, norm: NormVector | None) -> Iterator[bytes]:
         if norm is not None:

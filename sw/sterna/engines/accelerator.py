@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from sterna.engines.engine import Origin, Pass, SlotToken, Step
 from sterna.engines.image import Image
+from sterna.engines.memory import check_memory, check_size, load_image
 from sterna.engines.slots import check_slots, slot_mode
 from sterna.engines.transport import Transport
 from sterna.errors import DeviceError, SternaError
@@ -33,7 +34,6 @@ from sterna.spec.registers import (
     token_register,
 )
 
-LOAD_CHUNK = 1 << 20  # bytes written between two calls of the progress function
 RECOVERY_SECONDS = 10.0  # in which an abandoned token must leave the memory port
 
 
@@ -69,7 +69,7 @@ class AcceleratorEngine:
         self._written: dict[str, int] = {}  # registers that keep their value from pass to pass
         try:
             self._check_identity()
-            self._check_size()
+            check_size(transport, image)
             self._recover()
             self.load(progress=progress)
         except BaseException:
@@ -95,16 +95,19 @@ class AcceleratorEngine:
         """Write the image into memory again and forget the recurrent state: the mend for a corrupt memory.
 
         Raises:
+            SternaError: the image is truncated or was changed after it was made; nothing was written.
             DeviceError: the link failed or the memory is too small.
         """
-        for address, contents in self._image.segments:
-            view = memoryview(contents)
-            for start in range(0, len(view), LOAD_CHUNK):
-                chunk = view[start : start + LOAD_CHUNK]
-                self._transport.write_memory(address + start, chunk)
-                if progress:
-                    progress(len(chunk))
+        load_image(self._transport, self._image, progress=progress)
         self._origin = Origin.FRESH
+
+    def verify(self, *, progress: Callable[[int], object] | None = None) -> None:
+        """Read the image back from the device's memory and compare each tensor with its checksum.
+
+        Raises:
+            DeviceError: a tensor differs, the sentence names it, and :meth:`load` mends it; or the link failed.
+        """
+        check_memory(self._transport, self._image, progress=progress)
 
     def reset(self) -> None:
         """Forget the recurrent state. After an error, also abandon the token and clear the error.
@@ -238,16 +241,6 @@ class AcceleratorEngine:
             raise DeviceError(
                 f"the accelerator has configuration hash 0x{found:08X}, the host expects 0x{config.hash:08X} "
                 f"({config.name}): build the gateware with that configuration or name the one that is on the device"
-            )
-
-    def _check_size(self) -> None:
-        image, there = self._image, self._transport.memory_bytes
-        ends = [address + len(contents) for address, contents in image.segments]
-        needed = max(*ends, image.logits_address + image.vocabulary * numerics.LOGIT_BYTES)
-        if there is not None and needed > there:
-            raise DeviceError(
-                f"the model takes {needed} bytes of memory and the device has {there}: choose a smaller model or a "
-                "board with more memory"
             )
 
     def _recover(self) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from sterna.spec.image import ImageTensor
+
 
 class Image(Protocol):
     """What the driver needs of ``sterna.compiler.image.MemoryImage``; addresses and sizes in bytes."""
@@ -12,6 +14,11 @@ class Image(Protocol):
     @property
     def segments(self) -> Sequence[tuple[int, bytes]]:
         """Address and contents of each piece."""
+        ...
+
+    @property
+    def tensors(self) -> Sequence[ImageTensor]:
+        """What the pieces hold, with checksums."""
         ...
 
     @property

@@ -37,7 +37,7 @@ class Transport(ABC):
 
     @property
     def memory_bytes(self) -> int | None:
-        """Bytes of memory from address 0 on; None where that is not known."""
+        """Bytes of memory from address 0 on, with clusters from the first address of each; None: not known."""
         return None
 
     @abstractmethod
@@ -95,7 +95,7 @@ class Transport(ABC):
         """Let go of the device; every later call raises ``DeviceError``, closing again does nothing."""
 
     def take_trace(self, slot: int = 0) -> npt.NDArray[np.int32] | None:
-        """Row results of a slot since the last START, in the order made; None where a device cannot show them."""
+        """Row results of a slot or cluster since the last START, in the order made; None where none can be shown."""
         return None
 
     def __enter__(self) -> Self:
