@@ -27,7 +27,7 @@ public:
         channels_.assign(config_.channels, Channel{});
         for (uint32_t i = 0; i < config_.channels; ++i) {
             channels_[i].banks.assign(config_.banks, Bank{});
-            channels_[i].next_refresh = now_ + config_.refresh_interval + i * config_.refresh_stagger;
+            channels_[i].next_refresh = now_ + config_.refresh_interval + config_.refresh_phase + i * config_.refresh_stagger;
         }
     }
 

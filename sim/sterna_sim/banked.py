@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from sterna.errors import SternaError
@@ -20,14 +20,17 @@ class BankedModel:
     Attributes:
         clock: Of the port, hertz.
         slice_bytes: Width of a channel's part of a beat.
+        channels: Behind a port.
+        ports: Of an accelerator of clusters, each with channels of its own; refreshes of all channels are out of step.
         channel_rate: Bytes a second of a channel, at its pins.
-        sequential: Part of the port's rate that a long sequential read reaches, measured with ``sterna_sim.traffic``.
+        sequential: Part of a port's rate that a long sequential read reaches, measured with ``sterna_sim.traffic``.
         random: The same of reads of one beat at random places.
     """
 
     clock: int
     slice_bytes: int
     channels: int = 1
+    ports: int = 1
     channel_rate: int
     sequential: float
     random: float
@@ -46,7 +49,7 @@ class BankedModel:
     trfc: float
     beats_in_flight: int = 512  # asked for and not taken
     write_queue: int = 32  # cycles by which written data may be behind
-    size: int = 1 << 31  # bytes of all channels that the accelerator is given
+    size: int = 1 << 31  # bytes that the accelerator is given behind a port
 
     def __post_init__(self) -> None:
         if self.channel_rate > self.slice_bytes * self.clock:
@@ -57,20 +60,25 @@ class BankedModel:
 
     @property
     def port_bytes(self) -> int:
-        """Data width of the memory port."""
+        """Data width of a memory port."""
         return self.slice_bytes * self.channels
 
-    def peak_bytes(self, beat_bytes: int) -> float:
+    def peak_bytes(self, beat_bytes: int, ports: int = 1) -> float:
         """See :meth:`sterna_sim.memory.Memory.peak_bytes`."""
         if beat_bytes != self.port_bytes:
             raise SternaError(
                 f"this memory has a port of {self.port_bytes} bytes, the accelerator one of {beat_bytes}: choose a "
                 f"configuration with beats of {self.port_bytes} bytes"
             )
-        return self.sequential * beat_bytes
+        if ports != self.ports:
+            raise SternaError(
+                f"this memory has ports: {self.ports}, the accelerator: {ports}; choose a configuration of as many "
+                f"clusters"
+            )
+        return self.sequential * beat_bytes * ports
 
-    def cycles(self) -> dict[str, int]:
-        """Fields of ``BankedConfig``: cycles of the port's clock, beats, and the rate as a fraction."""
+    def cycles(self, port: int = 0) -> dict[str, int]:
+        """Fields of ``BankedConfig`` of a port: cycles of its clock, beats, and the rate as a fraction."""
         beat_rate, unit = self.channel_rate // 1000, self.slice_bytes * self.clock // 1000
 
         def whole(nanoseconds: float) -> int:
@@ -95,7 +103,8 @@ class BankedModel:
             "turnaround": whole(self.turnaround),
             "refresh_interval": whole(self.trefi),
             "refresh_cycles": whole(self.trfc),
-            "refresh_stagger": whole(self.trefi) // self.channels,
+            "refresh_stagger": whole(self.trefi) // (self.channels * self.ports),
+            "refresh_phase": port * whole(self.trefi) // self.ports,
             "beats_in_flight": self.beats_in_flight,
             "write_queue": self.write_queue,
         }
@@ -139,3 +148,6 @@ HBM2 = BankedModel(
     trefi=3900,
     trfc=260,
 )
+
+# The same, a pseudo channel behind each of 32 ports.
+HBM32 = replace(HBM2, channels=1, ports=32, sequential=0.9215, random=0.19, size=1 << 28)

@@ -75,11 +75,19 @@ def controller(memory: Memory, *, progress: Progress | None = None) -> DramCore 
     return dram_core(RECIPES[memory.recipe], cache=cache_root() / "dram", simulated=True, progress=progress)
 
 
-def library(text: str, *, dram: DramCore | None = None, waves: bool = False, progress: Progress | None = None) -> Path:
+def library(
+    text: str,
+    *,
+    ports: int = 1,
+    dram: DramCore | None = None,
+    waves: bool = False,
+    progress: Progress | None = None,
+) -> Path:
     """Path of the shared library that simulates Verilog ``text`` behind the harness; built on the first call.
 
     Args:
         text: Verilog whose top module is ``sterna``, with the ports of the accelerator.
+        ports: Memory ports: ``m_axi`` if one, else ``m_axi__0``, ``m_axi__1``, … of clusters.
         dram: Controller behind the memory port, in place of the harness's own memories.
         waves: The library can write FST files; it is slower, and built only when asked for.
         progress: Called with a few words at the start of each step of a build.
@@ -88,7 +96,9 @@ def library(text: str, *, dram: DramCore | None = None, waves: bool = False, pro
         SternaError: Verilator or a C++ compiler is missing, or the build failed; the log is kept.
     """
     designs = [Design("sterna", TOP, text, waves), *_dram_designs(dram)]
-    return kept_library("harness.cpp", designs, defines=_controller(dram), waves=waves, progress=progress)
+    names = ["m_axi"] if ports == 1 else [f"m_axi_{port}" for port in range(ports)]
+    defines = [*_controller(dram), "-DSTERNA_PORTS=" + " ".join(f"PORT({name})" for name in names)]
+    return kept_library("harness.cpp", designs, defines=defines, waves=waves, progress=progress)
 
 
 def traffic_library(*, beat_bytes: int, dram: DramCore | None = None, progress: Progress | None = None) -> Path:
@@ -180,6 +190,11 @@ def _convert(config: HardwareConfig) -> str:
         from amaranth.back import verilog as backend
 
         from sterna_hw.accelerator import Accelerator
+
+        if config.clusters > 1:
+            from sterna_hw.clusters import clusters_verilog
+
+            return clusters_verilog(config, top=TOP)
     except ImportError as error:
         raise _needs_gateware(error) from error
     return str(backend.convert(Accelerator(config=config), name=TOP, strip_internal_attrs=True))

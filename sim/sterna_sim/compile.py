@@ -177,6 +177,7 @@ def _includes(root: Path, *designs: Path) -> list[str]:
 
 def _plain_names(text: str) -> str:
     """One underscore where Amaranth joins the names of ports with two, which Verilator would mangle."""
+    text = re.sub(r"\bm_axi__(\d+)__(?=[a-z])", r"m_axi_\1_", text)
     return re.sub(r"\b(m_axi|s_axil|bus|control|dfi\d)__(?=[a-z])", r"\1_", text)
 
 

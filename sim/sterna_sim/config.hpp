@@ -50,6 +50,7 @@ struct BankedConfig {
     uint32_t turnaround;         // of the data bus
     uint32_t refresh_interval, refresh_cycles;
     uint32_t refresh_stagger;    // from one channel's refresh to the next one's
+    uint32_t refresh_phase;      // of the first channel
     uint32_t beats_in_flight;    // asked for and not taken
     uint32_t write_queue;        // cycles by which written data may be behind
 };
@@ -63,6 +64,7 @@ struct ChipConfig {
     uint32_t trcd, trp, tras, trc, trrd, tfaw, tccd, trtp, twr, twtr, trfc, trefi;
 };
 
+// The memory behind one port.
 struct MemoryConfig {
     uint64_t bytes;
     uint64_t seed;
@@ -76,6 +78,15 @@ struct MemoryConfig {
 
 struct MemoryCounters {
     uint64_t read_bursts = 0, read_beats = 0, write_bursts = 0, write_beats = 0, last_transfer = 0;
+
+    // Those of another port as well.
+    void operator+=(const MemoryCounters& other) {
+        read_bursts += other.read_bursts;
+        read_beats += other.read_beats;
+        write_bursts += other.write_bursts;
+        write_beats += other.write_beats;
+        if (other.last_transfer > last_transfer) last_transfer = other.last_transfer;
+    }
 };
 
 }  // namespace sterna

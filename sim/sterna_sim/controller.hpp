@@ -9,7 +9,6 @@
 #include "chip.hpp"
 #include "config.hpp"
 #include "fault.hpp"
-#include "store.hpp"
 #include "verilated.h"
 
 namespace sterna {
@@ -22,9 +21,9 @@ public:
     static constexpr bool CAN_FAIL = false;  // LiteDRAM answers every access OKAY
     static_assert(BEAT_BYTES == sizeof(Vdram::bus_rdata), "the port is not as wide as the controller's");
 
-    ControllerMemory(const MemoryConfig& config, Store& store, Fault& fault)
+    ControllerMemory(const MemoryConfig& config, uint8_t* store, Fault& fault)
         : rules(fault), init_register_(config.chip.init_register), fault_(fault), dram_(&context_, "dram"),
-          chip_(config.chip, store.data(), fault) {}
+          chip_(config.chip, store, fault) {}
     ~ControllerMemory() { dram_.final(); }
 
     AxiRules<Port> rules;

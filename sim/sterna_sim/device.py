@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from sterna.errors import DeviceError
-from sterna.spec.registers import MAX_SLOTS
 from sterna_sim.native import MemoryConfig
 
 POLL_INTERVAL = 60  # cycles between two looks at a register while waiting
@@ -39,7 +38,7 @@ class _Counters(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Traffic:
-    """What passed the memory port since the device was made, counted by the memory itself."""
+    """What passed the memory ports since the device was made, counted by the memories themselves."""
 
     read_bursts: int
     read_beats: int
@@ -58,7 +57,8 @@ def _load(path: Path) -> ctypes.CDLL:
     pointer = ctypes.c_void_p
     table: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
         ("beat_bytes", u32, ()),
-        ("create", handle, (ctypes.POINTER(MemoryConfig), text, u64, u64)),
+        ("ports", u32, ()),
+        ("create", handle, (ctypes.POINTER(MemoryConfig), u64, text, u64, u64)),
         ("destroy", None, (handle,)),
         ("reset", None, (handle,)),
         ("cycle", u64, (handle,)),
@@ -74,6 +74,7 @@ def _load(path: Path) -> ctypes.CDLL:
         ("wait", ctypes.c_int, (handle, u32, u32, u64, u64, u64, ctypes.POINTER(u32))),
         ("trace_size", u64, (handle, u32)),
         ("trace_take", None, (handle, u32, pointer)),
+        ("trace_clear", None, (handle,)),
     )
     for name, result, arguments in table:
         function = getattr(library, f"sterna_{name}")
@@ -82,27 +83,47 @@ def _load(path: Path) -> ctypes.CDLL:
 
 
 class Device:
-    """One simulated accelerator with its memory. Addresses and sizes in bytes, time in cycles.
+    """One simulated accelerator with a memory behind each of its ports. Addresses and sizes in bytes, time in cycles.
 
     Every method that clocks the model raises :class:`DeviceError` when a protocol rule was broken or a register did
     not answer; the error stays until :meth:`reset`.
+
+    Args:
+        library: What ``sterna_sim.build.library`` made.
+        memories: That behind each port, of equal sizes.
+        window: Bytes of the host's addresses from the memory of a port to the next one's.
+        waves: File for the waves.
+        wave_cycles: Cycles to record; all when None.
+
+    Raises:
+        DeviceError: the library does not load or has another number of ports, or the host has no memory.
     """
 
     def __init__(
-        self, library: Path, memory: MemoryConfig, *, waves: Path | None = None, wave_cycles: range | None = None
+        self,
+        library: Path,
+        memories: Sequence[MemoryConfig],
+        *,
+        window: int,
+        waves: Path | None = None,
+        wave_cycles: range | None = None,
     ):
         self._library = _load(library)
-        window = wave_cycles if wave_cycles is not None else range(0, (1 << 64) - 1)
+        if self._library.sterna_ports() != len(memories):
+            raise DeviceError(f"the simulator was built for {self._library.sterna_ports()} ports, not {len(memories)}")
+        recorded = wave_cycles if wave_cycles is not None else range(0, (1 << 64) - 1)
         path = os.fsencode(waves) if waves else None
-        handle = self._library.sterna_create(ctypes.byref(memory), path, window.start, window.stop)
+        array = (MemoryConfig * len(memories))(*memories)
+        handle = self._library.sterna_create(array, window, path, recorded.start, recorded.stop)
         if not handle:
-            raise DeviceError(f"the host has no room for a simulated memory of {memory.bytes} bytes")
+            size = sum(memory.bytes for memory in memories)
+            raise DeviceError(f"the host has no room for a simulated memory of {size} bytes")
         self._handle = ctypes.c_void_p(handle)
         self._close: Callable[[], object] = weakref.finalize(self, self._library.sterna_destroy, self._handle)
 
     @property
     def beat_bytes(self) -> int:
-        """Bytes of the memory port's data."""
+        """Bytes of the data of a memory port."""
         return int(self._library.sterna_beat_bytes())
 
     @property
@@ -112,7 +133,7 @@ class Device:
 
     @property
     def traffic(self) -> Traffic:
-        """Bursts and beats that passed the memory port since the device was made."""
+        """Bursts and beats that passed all memory ports since the device was made."""
         counters = _Counters()
         self._library.sterna_memory_counters(self._live(), ctypes.byref(counters))
         return Traffic(counters.read_bursts, counters.read_beats, counters.write_bursts, counters.write_beats)
@@ -180,15 +201,14 @@ class Device:
         return outcome, value.value
 
     def take_trace(self, slot: int = 0) -> npt.NDArray[np.int32]:
-        """The row results of a slot since the last call, in order."""
+        """The row results of a slot, or of a cluster, since the last call, in order."""
         values = np.empty(self._library.sterna_trace_size(self._live(), slot), np.int32)
         self._library.sterna_trace_take(self._live(), slot, values.ctypes.data)
         return values
 
     def clear_trace(self) -> None:
-        """Forget the traces of all slots."""
-        for slot in range(MAX_SLOTS):
-            self._library.sterna_trace_take(self._live(), slot, None)
+        """Forget all traces."""
+        self._library.sterna_trace_clear(self._live())
 
     def check(self) -> None:
         """Raise the error that the harness has noted, if any."""

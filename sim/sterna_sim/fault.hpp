@@ -13,18 +13,23 @@ public:
     __attribute__((format(printf, 3, 4))) void raise(uint64_t cycle, const char* format, ...) {
         if (raised_) return;
         raised_ = true;
-        int used = std::snprintf(text_, sizeof text_, "cycle %llu: ", static_cast<unsigned long long>(cycle));
+        int used = std::snprintf(text_, sizeof text_, "cycle %llu", static_cast<unsigned long long>(cycle));
+        if (port_ >= 0) used += std::snprintf(text_ + used, sizeof text_ - used, ", memory port %d", port_);
+        used += std::snprintf(text_ + used, sizeof text_ - used, ": ");
         va_list arguments;
         va_start(arguments, format);
         std::vsnprintf(text_ + used, sizeof text_ - used, format, arguments);
         va_end(arguments);
     }
     void clear() { raised_ = false; }
+    // What is raised from now on concerns a memory port of several; -1 for none.
+    void concerns(int port) { port_ = port; }
     bool raised() const { return raised_; }
     const char* text() const { return raised_ ? text_ : ""; }
 
 private:
     bool raised_ = false;
+    int port_ = -1;
     char text_[240] = {};
 };
 

@@ -1,4 +1,6 @@
-// The accelerator as a device: clock, register port, memory, traces, behind a C ABI that Python loads (device.py).
+// The accelerator as a device: clock, register port, memories, traces, behind a C ABI that Python loads (device.py).
+// STERNA_PORTS lists the model's memory ports: PORT(m_axi), or PORT(m_axi_0) PORT(m_axi_1) ... of clusters.
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -8,6 +10,7 @@
 #include "Vsterna.h"
 #include "config.hpp"
 #include "fault.hpp"
+#include "port.hpp"
 #include "store.hpp"
 #if STERNA_CONTROLLER
 #include "controller.hpp"
@@ -21,21 +24,44 @@
 
 namespace sterna {
 
+// All ports have pins of the same shapes, or this does not compile.
+#define PORT(name)                                       \
+    using AddressPin = decltype(Vsterna::name##_araddr); \
+    using DataPin = decltype(Vsterna::name##_rdata);     \
+    using StrobePin = decltype(Vsterna::name##_wstrb);
+STERNA_PORTS
+#undef PORT
+using Port = PortPins<AddressPin, DataPin, StrobePin>;
+
+#define PORT(name) +1
+constexpr unsigned PORTS = 0 STERNA_PORTS;
+#undef PORT
+
 #if STERNA_CONTROLLER
-using Memory = ControllerMemory<Vsterna>;
+using Memory = ControllerMemory<Port>;
 #else
-using Memory = AxiMemory<Vsterna>;
+using Memory = AxiMemory<Port>;
 #endif
 
-constexpr unsigned MAX_SLOTS = 16;  // of sterna.spec.registers
+constexpr unsigned VALUE_BYTES = 3;  // of a traced value, sterna.spec.numerics
+constexpr unsigned TRACES = sizeof(Vsterna::trace_values) / VALUE_BYTES;  // at least as many as slots or clusters
 
 enum Outcome : int { RUNNING = 0, MET = 1, QUIET = 2, FAULT = -1 };
 
 class Device {
 public:
+    // `memories`: one for each port, of equal sizes. `window`: from a port's memory to the next one's, for the host.
     // `waves`: file for the signals of cycles first..last-1, or null; only in a library built for waves.
-    Device(const MemoryConfig& config, const char* waves, uint64_t first, uint64_t last)
-        : store(config.bytes), top_(traced(context_, waves), "sterna"), memory(config, store, fault) {
+    Device(const MemoryConfig* memories, uint64_t window, const char* waves, uint64_t first, uint64_t last)
+        : bytes_(memories->bytes), window_(window), store_((PORTS - 1) * window + memories->bytes),
+          top_(traced(context_, waves), "sterna") {
+        auto add = [&](const Port& pins) {
+            uint64_t index = ports_.size();
+            ports_.emplace_back(new MemoryPort(pins, memories[index], store_.data() + index * window, fault));
+        };
+#define PORT(name) add(Port PORT_PINS(top_, name));
+        STERNA_PORTS
+#undef PORT
         open_waves(waves, first, last);
         top_.s_axil_wstrb = 0xF;
         reset();
@@ -45,20 +71,23 @@ public:
         top_.final();
     }
 
-    Store store;
     Fault fault;
-    std::vector<int32_t> trace[MAX_SLOTS];
+    std::vector<int32_t> trace[TRACES];
     uint64_t cycle = 0;
 
     void reset() {
         fault.clear();
-        for (auto& values : trace) values.clear();
+        clear_traces();
         top_.s_axil_arvalid = top_.s_axil_rready = 0;
         top_.s_axil_awvalid = top_.s_axil_wvalid = top_.s_axil_bready = 0;
-        memory.reset(top_);
+        for (auto& port : ports_) port->memory.reset(port->pins);
         top_.rst = 1;
         for (int i = 0; i < RESET_CYCLES; ++i) clock<true>();
         top_.rst = 0;
+    }
+
+    void clear_traces() {
+        for (auto& values : trace) values.clear();
     }
 
     bool register_read(uint32_t offset, uint32_t& value) {
@@ -105,8 +134,7 @@ public:
         for (;;) {
             if (!register_read(offset, value)) return FAULT;
             if (value & mask) return MET;
-            uint64_t busy = memory.rules.counters.last_transfer > wait_start_ ? memory.rules.counters.last_transfer : wait_start_;
-            if (cycle - busy > quiet) return QUIET;
+            if (cycle - std::max(counters().last_transfer, wait_start_) > quiet) return QUIET;
             if (cycle >= end && cycle > start) return RUNNING;
             for (uint64_t i = 0; i < interval && !fault.raised(); ++i) clock();
         }
@@ -115,6 +143,29 @@ public:
 
     void run(uint64_t cycles) {
         for (uint64_t i = 0; i < cycles && !fault.raised(); ++i) clock();
+    }
+
+    // Bytes of memory by the host's addresses; null where a part of them is in no memory.
+    uint8_t* host(uint64_t address, uint64_t size) {
+        bool inside = store_.holds(address, size) && (bytes_ == window_ || address % window_ + size <= bytes_);
+        return inside ? store_.data() + address : nullptr;
+    }
+
+    // Answer reads, or writes, in these host's addresses with an error.
+    void fail(bool writes, Range addresses) {
+        for (unsigned i = 0; i < PORTS; ++i) {
+            Memory& memory = ports_[i]->memory;
+            uint64_t base = i * window_, end = base + bytes_;
+            Range own = {std::clamp(addresses.first, base, end) - base, std::clamp(addresses.last, base, end) - base};
+            (writes ? memory.failing_writes : memory.failing_reads) = own;
+        }
+    }
+
+    // Of all ports together.
+    MemoryCounters counters() const {
+        MemoryCounters all;
+        for (const auto& port : ports_) all += port->memory.rules.counters;
+        return all;
     }
 
 private:
@@ -128,8 +179,18 @@ private:
         uint32_t rdata;
     };
 
+    struct MemoryPort {
+        MemoryPort(const Port& pins, const MemoryConfig& config, uint8_t* store, Fault& fault)
+            : pins(pins), memory(config, store, fault) {}
+        Port pins;
+        Memory memory;
+    };
+
+    uint64_t bytes_, window_;
+    Store store_;
     VerilatedContext context_;
     Vsterna top_;
+    std::vector<std::unique_ptr<MemoryPort>> ports_;
     Pins pins_ = {};
     uint64_t wait_start_ = 0;
 
@@ -142,24 +203,33 @@ private:
             pins_ = {bool(top_.s_axil_arready), bool(top_.s_axil_rvalid), bool(top_.s_axil_awready),
                      bool(top_.s_axil_wready), bool(top_.s_axil_bvalid),  top_.s_axil_rresp,
                      top_.s_axil_bresp,        top_.s_axil_rdata};
-            memory.sample(top_, cycle);
+            for_ports([this](MemoryPort& port) { port.memory.sample(port.pins, cycle); });
             if (top_.trace_valid) note_results();
         }
         top_.clk = 1;
         top_.eval();
         dump(1);
-        if (!Reset) memory.drive(top_, cycle);
+        if (!Reset) for_ports([this](MemoryPort& port) { port.memory.drive(port.pins, cycle); });
         ++cycle;
     }
 
+    template <typename Step>
+    void for_ports(Step step) {
+        for (unsigned i = 0; i < PORTS; ++i) {
+            if (PORTS > 1) fault.concerns(i);
+            step(*ports_[i]);
+        }
+        fault.concerns(-1);
+    }
+
     void note_results() {
-        // 24 bits a slot, slot 0 in the lowest; Verilator keeps them in words, low ones first, in this host's byte order.
-        uint8_t bytes[sizeof top_.trace_values];
-        std::memcpy(bytes, &top_.trace_values, sizeof bytes);
-        for (unsigned slot = 0; top_.trace_valid >> slot; ++slot) {
-            if (!(top_.trace_valid >> slot & 1)) continue;
-            const uint8_t* value = bytes + 3 * slot;
-            trace[slot].push_back(static_cast<int32_t>(value[0] << 8 | value[1] << 16 | uint32_t(value[2]) << 24) >> 8);
+        // 24 bits a value, that of slot or cluster 0 in the lowest; Verilator keeps them in words, low ones first, in this
+        // host's byte order.
+        const auto* bytes = reinterpret_cast<const uint8_t*>(&top_.trace_values);
+        for (uint64_t valid = top_.trace_valid; valid; valid &= valid - 1) {
+            unsigned index = __builtin_ctzll(valid);
+            const uint8_t* value = bytes + VALUE_BYTES * index;
+            trace[index].push_back(static_cast<int32_t>(value[0] << 8 | value[1] << 16 | uint32_t(value[2]) << 24) >> 8);
         }
     }
 
@@ -191,9 +261,6 @@ private:
     void close_waves() {}
     void dump(int) {}
 #endif
-
-public:
-    Memory memory;
 };
 
 }  // namespace sterna
@@ -202,10 +269,12 @@ using sterna::Device;
 #define API extern "C" __attribute__((visibility("default")))
 
 API uint32_t sterna_beat_bytes() { return sterna::Memory::BEAT_BYTES; }
+API uint32_t sterna_ports() { return sterna::PORTS; }
 
-API Device* sterna_create(const sterna::MemoryConfig* config, const char* waves, uint64_t first, uint64_t last) {
+API Device* sterna_create(const sterna::MemoryConfig* memories, uint64_t window, const char* waves, uint64_t first,
+                          uint64_t last) {
     try {
-        return new Device(*config, waves, first, last);
+        return new Device(memories, window, waves, first, last);
     } catch (const std::bad_alloc&) {
         return nullptr;
     }
@@ -216,21 +285,21 @@ API uint64_t sterna_cycle(const Device* device) { return device->cycle; }
 API const char* sterna_fault(const Device* device) { return device->fault.text(); }
 
 API int sterna_memory_read(Device* device, uint64_t address, uint8_t* data, uint64_t size) {
-    if (!device->store.holds(address, size)) return 0;
-    std::memcpy(data, device->store.data() + address, size);
-    return 1;
+    const uint8_t* source = device->host(address, size);
+    if (source) std::memcpy(data, source, size);
+    return source != nullptr;
 }
 API int sterna_memory_write(Device* device, uint64_t address, const uint8_t* data, uint64_t size) {
-    if (!device->store.holds(address, size)) return 0;
-    std::memcpy(device->store.data() + address, data, size);
-    return 1;
+    uint8_t* target = device->host(address, size);
+    if (target) std::memcpy(target, data, size);
+    return target != nullptr;
 }
 API int sterna_memory_fail(Device* device, int writes, uint64_t first, uint64_t last) {
     if (!sterna::Memory::CAN_FAIL && first != last) return 0;
-    (writes ? device->memory.failing_writes : device->memory.failing_reads) = {first, last};
+    device->fail(writes, {first, last});
     return 1;
 }
-API void sterna_memory_counters(const Device* device, sterna::MemoryCounters* counters) { *counters = device->memory.rules.counters; }
+API void sterna_memory_counters(const Device* device, sterna::MemoryCounters* counters) { *counters = device->counters(); }
 
 API int sterna_register_read(Device* device, uint32_t offset, uint32_t* value) { return device->register_read(offset, *value); }
 API int sterna_register_write(Device* device, uint32_t offset, uint32_t value) { return device->register_write(offset, value); }
@@ -241,9 +310,14 @@ API int sterna_wait(Device* device, uint32_t offset, uint32_t mask, uint64_t cyc
     return device->wait(offset, mask, cycles, quiet, interval, *value);
 }
 
-API uint64_t sterna_trace_size(const Device* device, uint32_t slot) { return device->trace[slot].size(); }
-API void sterna_trace_take(Device* device, uint32_t slot, int32_t* values) {
-    auto& trace = device->trace[slot];
-    if (values) std::memcpy(values, trace.data(), trace.size() * sizeof(int32_t));
+// `index`: of a slot or a cluster.
+API uint64_t sterna_trace_size(const Device* device, uint32_t index) {
+    return index < sterna::TRACES ? device->trace[index].size() : 0;
+}
+API void sterna_trace_take(Device* device, uint32_t index, int32_t* values) {
+    if (index >= sterna::TRACES) return;
+    auto& trace = device->trace[index];
+    std::memcpy(values, trace.data(), trace.size() * sizeof(int32_t));
     trace.clear();
 }
+API void sterna_trace_clear(Device* device) { device->clear_traces(); }

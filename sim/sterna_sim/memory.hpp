@@ -9,7 +9,6 @@
 #include "banked.hpp"
 #include "ddr3.hpp"
 #include "fault.hpp"
-#include "store.hpp"
 #include "timing.hpp"
 
 namespace sterna {
@@ -24,8 +23,9 @@ public:
     static constexpr unsigned BEAT_BYTES = AxiRules<Port>::BEAT_BYTES;
     static constexpr bool CAN_FAIL = true;
 
-    AxiMemory(const MemoryConfig& config, Store& store, Fault& fault)
-        : rules(fault), bytes_(config.bytes), store_(store.data()), fault_(fault),
+    // `store` has config.bytes bytes.
+    AxiMemory(const MemoryConfig& config, uint8_t* store, Fault& fault)
+        : rules(fault), bytes_(config.bytes), store_(store), fault_(fault),
           chance_(config.stall_threshold, config.seed) {
         if (config.kind == DDR3)
             timing_ = std::make_unique<Ddr3Timing>(config.ddr3, BEAT_BYTES);

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Protocol
 
 from sterna.errors import SternaError
-from sterna_sim.banked import HBM2, ZYNQ_DDR4
+from sterna_sim.banked import HBM2, HBM32, ZYNQ_DDR4
 
 PORT_BYTES = 16  # data width of the DDR3 models: a burst of the chip in each beat
 
@@ -18,19 +18,19 @@ class Memory(Protocol):
 
     @property
     def size(self) -> int:
-        """Bytes; host memory is taken only for what is written."""
+        """Bytes behind a port; host memory is taken only for what is written."""
         ...
 
     @property
     def port_bytes(self) -> int:
-        """Data width of its port; for a model that takes any, that of the narrowest DRAM."""
+        """Data width of a port; for a model that takes any, that of the narrowest DRAM."""
         ...
 
-    def peak_bytes(self, beat_bytes: int) -> float:
-        """Bytes a cycle of a long sequential read through a port of ``beat_bytes``: the unit of the roofline.
+    def peak_bytes(self, beat_bytes: int, ports: int = 1) -> float:
+        """Bytes a cycle of long sequential reads through all ports, each of ``beat_bytes``: the unit of the roofline.
 
         Raises:
-            SternaError: the memory has a port of another width.
+            SternaError: the memory has ports of another width, or another number of them.
         """
         ...
 
@@ -56,7 +56,7 @@ class MemoryModel:
     seed: int = 1
     refresh_interval: int = 0  # cycles from one refresh to the next; 0 for none
     refresh_cycles: int = 0  # cycles in which a refresh lets no data move
-    size: int = 1 << 30  # bytes; host memory is taken only for what is written
+    size: int = 1 << 30  # bytes behind a port; host memory is taken only for what is written
 
     def __post_init__(self) -> None:
         _check(
@@ -89,9 +89,9 @@ class MemoryModel:
             return rate
         return rate * (self.refresh_interval - self.refresh_cycles) / self.refresh_interval
 
-    def peak_bytes(self, beat_bytes: int) -> float:
-        """Bytes a cycle of a long sequential read through a port of ``beat_bytes``."""
-        return float(self.peak * beat_bytes)
+    def peak_bytes(self, beat_bytes: int, ports: int = 1) -> float:
+        """Bytes a cycle of long sequential reads through any number of ports of any width."""
+        return float(self.peak * beat_bytes * ports)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,9 +128,9 @@ class Ddr3Model:
         """See :attr:`Memory.port_bytes`."""
         return PORT_BYTES
 
-    def peak_bytes(self, beat_bytes: int) -> float:
+    def peak_bytes(self, beat_bytes: int, ports: int = 1) -> float:
         """See :meth:`Memory.peak_bytes`."""
-        _require_port(beat_bytes)
+        _require_port(beat_bytes, ports)
         return self.sequential
 
 
@@ -166,13 +166,15 @@ class ControllerModel:
         """See :attr:`Memory.port_bytes`."""
         return PORT_BYTES
 
-    def peak_bytes(self, beat_bytes: int) -> float:
+    def peak_bytes(self, beat_bytes: int, ports: int = 1) -> float:
         """See :meth:`Memory.peak_bytes`."""
-        _require_port(beat_bytes)
+        _require_port(beat_bytes, ports)
         return self.sequential
 
 
-def _require_port(beat_bytes: int) -> None:
+def _require_port(beat_bytes: int, ports: int) -> None:
+    if ports != 1:
+        raise SternaError(f"the DDR3 memory has one port, the accelerator {ports}: choose hbm32 or ideal")
     if beat_bytes != PORT_BYTES:
         raise SternaError(
             f"the DDR3 memory has a port of {PORT_BYTES} bytes, the accelerator one of {beat_bytes}: choose a "
@@ -192,6 +194,7 @@ MODELS: dict[str, Memory] = {
     "ecp5-ddr3-litedram": ControllerModel(),
     "zynq-ddr4": ZYNQ_DDR4,
     "hbm": HBM2,
+    "hbm32": HBM32,
 }
 
 

@@ -10,6 +10,7 @@ from sterna_sim.banked import BankedModel
 from sterna_sim.memory import ControllerModel, Ddr3Model, Memory, MemoryModel
 
 _IDEAL, _DDR3, _CONTROLLER, _BANKED = 0, 1, 2, 3  # MemoryKind
+_SEED_STEP = 7919  # from the stalls of one port to those of the next
 
 
 def _words(*names: str) -> tuple[tuple[str, type[ctypes.c_uint32]], ...]:
@@ -62,6 +63,7 @@ class _BankedConfig(ctypes.Structure):
         "refresh_interval",
         "refresh_cycles",
         "refresh_stagger",
+        "refresh_phase",
         "beats_in_flight",
         "write_queue",
     )
@@ -94,7 +96,7 @@ class ChipConfig(ctypes.Structure):
 
 
 class MemoryConfig(ctypes.Structure):
-    """What the simulator's memory is made with."""
+    """What the memory behind a port is made with."""
 
     _fields_ = (
         ("bytes", ctypes.c_uint64),
@@ -108,12 +110,21 @@ class MemoryConfig(ctypes.Structure):
     )
 
 
-def memory_config(memory: Memory, core: DramCore | None = None) -> MemoryConfig:
-    """The structure for ``memory``; the real controller's needs the ``core`` that was compiled."""
-    config = MemoryConfig(bytes=memory.size, seed=1)
+def memory_config(
+    memory: Memory, core: DramCore | None = None, *, port: int = 0, reach: int | None = None
+) -> MemoryConfig:
+    """The structure for ``memory`` behind a port; the real controller's needs the ``core`` that was compiled.
+
+    Args:
+        memory: The model.
+        core: The real controller.
+        port: Which of the ports; ports stall and refresh out of step.
+        reach: Bytes that the port can address; the memory is not larger.
+    """
+    config = MemoryConfig(bytes=memory.size if reach is None else min(memory.size, reach), seed=1)
     if isinstance(memory, MemoryModel):
         config.kind = _IDEAL
-        config.seed = memory.seed
+        config.seed = memory.seed + _SEED_STEP * port
         config.stall_threshold = int(memory.stall * (1 << 32))
         _copy(memory, config.ideal)
     elif isinstance(memory, Ddr3Model):
@@ -121,7 +132,7 @@ def memory_config(memory: Memory, core: DramCore | None = None) -> MemoryConfig:
         _copy(memory, config.ddr3)
     elif isinstance(memory, BankedModel):
         config.kind = _BANKED
-        for name, value in memory.cycles().items():
+        for name, value in memory.cycles(port).items():
             setattr(config.banked, name, value)
     elif isinstance(memory, ControllerModel) and core is not None:
         config.kind = _CONTROLLER

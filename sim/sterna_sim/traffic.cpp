@@ -47,7 +47,7 @@ struct BurstList {
 // data taken at once; of writes one burst at a time.
 class Traffic {
 public:
-    explicit Traffic(const MemoryConfig& config) : store(config.bytes), memory(config, store, fault) {
+    explicit Traffic(const MemoryConfig& config) : store(config.bytes), memory(config, store.data(), fault) {
         std::memset(port_.m_axi_wstrb, 0xFF, sizeof port_.m_axi_wstrb);
         memory.reset(port_);
     }

@@ -22,7 +22,9 @@ CHUNK_CYCLES = 50_000  # between two looks at the wall clock; a fraction of a se
 
 
 class VerilatorTransport(Transport):
-    """A simulated accelerator with its memory. The first use of a configuration compiles it, which may take a minute.
+    """A simulated accelerator with its memory; of clusters, each has a memory, at ``channel_bytes`` a cluster.
+
+    The first use of a configuration compiles it, which may take a minute.
 
     Memory is reached behind the model's back; registers go through the model's pins and take cycles.
 
@@ -34,7 +36,7 @@ class VerilatorTransport(Transport):
         verilog: Verilog of the top module instead of the generated one.
         timeout: Seconds of wall time that :meth:`wait` allows when its caller names none.
         cycle_limit: Cycles that one wait may take.
-        quiet_limit: Cycles without a transfer on the memory port after which the accelerator counts as hung.
+        quiet_limit: Cycles without a transfer on any memory port after which the accelerator counts as hung.
         progress: Called with a few words at each step of a build.
 
     Raises:
@@ -57,15 +59,18 @@ class VerilatorTransport(Transport):
     ):
         self._config = preset(config) if isinstance(config, str) else config
         self._memory: Memory = memory_model(memory) if isinstance(memory, str) else memory or MemoryModel()
-        self._memory.peak_bytes(self._config.beat_bytes)  # refuses a port of another width
+        self._memory.peak_bytes(self._config.beat_bytes, self._config.clusters)  # refuses other ports
         self._timeout, self._cycle_limit, self._quiet_limit = timeout, cycle_limit, quiet_limit
         target = Path(waves).resolve() if waves is not None else None
         if target is not None:
             _require_writable(target)
         text = verilog if verilog is not None else build.verilog(self._config, progress=progress)
         dram = build.controller(self._memory, progress=progress)
-        library = build.library(text, dram=dram, waves=target is not None, progress=progress)
-        self._device = Device(library, memory_config(self._memory, dram), waves=target, wave_cycles=wave_cycles)
+        ports = self._config.clusters
+        library = build.library(text, ports=ports, dram=dram, waves=target is not None, progress=progress)
+        window = self._config.channel_bytes
+        memories = [memory_config(self._memory, dram, port=port, reach=window) for port in range(ports)]
+        self._device = Device(library, memories, window=window, waves=target, wave_cycles=wave_cycles)
         if self._device.beat_bytes != self._config.beat_bytes:
             width = self._device.beat_bytes
             self.close()
@@ -90,8 +95,13 @@ class VerilatorTransport(Transport):
 
     @property
     def traffic(self) -> Traffic:
-        """What passed the memory port since the device was made."""
+        """What passed the memory ports since the device was made."""
         return self._device.traffic
+
+    @property
+    def fast_memory(self) -> bool:
+        """See :attr:`Transport.fast_memory`."""
+        return True
 
     def read_memory(self, address: int, size: int) -> bytes:
         """See :meth:`Transport.read_memory`; takes no cycles."""
@@ -149,7 +159,7 @@ class VerilatorTransport(Transport):
         self._device.close()
 
     def take_trace(self, slot: int = 0) -> npt.NDArray[np.int32]:
-        """Row results of a slot since the last START or call, in the order in which the accelerator made them."""
+        """Row results of a slot, or of a cluster, since the last START or call, in the order of their making."""
         return self._device.take_trace(slot)
 
     def run(self, cycles: int) -> None:
