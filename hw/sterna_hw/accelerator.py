@@ -198,9 +198,10 @@ class Accelerator(wiring.Component):
             m.d.sync += done.eq(1)
         with m.If((control & Control.RESET).any()):
             m.d.sync += draining.eq(1)
+        # A register: the reset goes to most of the chip.
+        m.d.sync += core_reset.eq(draining & stream.idle & writer.idle & ~core_reset)
         m.d.comb += [stream.flush.eq(draining), writer.flush.eq(draining)]
-        with m.If(draining & stream.idle & writer.idle):
-            m.d.comb += core_reset.eq(1)
+        with m.If(core_reset):
             m.d.sync += draining.eq(0)
 
         m.d.comb += self.busy.eq(sequencer.busy | draining)
