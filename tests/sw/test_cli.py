@@ -104,7 +104,8 @@ def test_cycles_are_reported() -> None:
 
 
 def test_simulation_options() -> None:
-    asked: dict[str, Any] = {"device": "verilator", "threads": None, "config": "sim-tiny", "waves": Path("out.fst")}
+    asked: dict[str, Any] = {"device": "verilator", "threads": None, "verify": None}
+    asked |= {"config": "sim-tiny", "waves": Path("out.fst")}
     ideal = {"memory": None, "memory_latency": 100, "memory_rate": "3/4", "wave_cycles": "5:20"}
     options = device_options(argparse.Namespace(**asked, **ideal))
     memory = options["memory"]

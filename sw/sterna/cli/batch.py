@@ -49,14 +49,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
-    from sterna.cli.progress import loading, progress
+    from sterna.cli.progress import progress
     from sterna.runtime.batch import continue_all
     from sterna.runtime.load import load
 
     lines = _lines(args.prompts)
     prompts = [ids_of(line) for line in lines] if args.ids else lines
     with (
-        load(args.model, args.device, **loading(args.device), **device_options(args)) as session,
+        load(args.model, args.device, loading=progress, **device_options(args)) as session,
         progress(total=len(prompts), label=args.device, unit="prompt") as bar,
     ):
         batch = continue_all(session, prompts, tokens=args.tokens, stop_at_eos=not args.ignore_eos, progress=bar.update)

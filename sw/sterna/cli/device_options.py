@@ -25,6 +25,12 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="threads of device cpu (default: all processors)")
     group = parser.add_argument_group("accelerators")
     group.add_argument("--config", metavar="PRESET", help="configuration of the build (default: sim-small)")
+    group.add_argument(
+        "--verify",
+        action=argparse.BooleanOptionalAction,
+        help="read memory back after loading and compare each tensor with its checksum (default: where that takes "
+        "seconds, on simulated and mapped devices)",
+    )
     group.add_argument("--memory", metavar="NAME", help="ideal (default), ecp5-ddr3 or ecp5-ddr3-litedram")
     group.add_argument("--memory-latency", type=int, metavar="CYCLES", help="of the ideal memory (default: 24)")
     group.add_argument("--memory-rate", metavar="BEATS", help="of it, in a cycle, such as 3/4 or 0.5 (default: 1)")
@@ -42,7 +48,8 @@ def ids_of(text: str) -> list[int]:
 
 def device_options(args: argparse.Namespace) -> dict[str, Any]:
     """The options of :func:`sterna.load` that the arguments ask for."""
-    options = {name: value for name in ("threads", "config", "waves") if (value := getattr(args, name)) is not None}
+    names = ("threads", "config", "verify", "waves")
+    options = {name: value for name in names if (value := getattr(args, name)) is not None}
     if args.device != VERILATOR:
         for name in SIMULATION:
             if getattr(args, name) is not None:

@@ -27,6 +27,8 @@ examples:
       record every signal of the first 20,000 cycles (about 1 MB a thousand cycles)
   sterna generate model.sterna --prompt "The sea was" --device serial:/dev/ttyUSB0
       a board on a serial port (or --device usb); `sterna devices` lists them, docs/link.md has the options
+  sterna generate model.sterna --prompt "The sea was" --device serial:/dev/ttyUSB0 --verify
+      the same, once the board's memory has been read back and found equal to the model's checksums
   sterna generate model.sterna --prompt "443 345 695" --ids
       token ids in, token ids out; works without a tokenizer
   sterna generate model.sterna --prompt "Once" --json
@@ -59,11 +61,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
-    from sterna.cli.progress import loading
+    from sterna.cli.progress import progress
     from sterna.runtime.load import load
 
     prompt = ids_of(args.prompt) if args.ids else args.prompt
-    with load(args.model, args.device, **loading(args.device), **device_options(args)) as session:
+    with load(args.model, args.device, loading=progress, **device_options(args)) as session:
         generation = _stream(session, prompt, args)
         result = _result(generation, args)
     if args.json:

@@ -41,12 +41,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
+    from sterna.cli.progress import progress
     from sterna.model.store import Model
     from sterna.model.summary import summarise
 
     model = Model.open(args.model)
     if args.verify:
-        model.verify()
+        model.verify(progress=progress)
     summary = {**summarise(model), "verified": args.verify}
     if args.config:
         summary["stream"] = _account(model, args.config)

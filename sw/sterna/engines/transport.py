@@ -40,6 +40,11 @@ class Transport(ABC):
         """Bytes of memory from address 0 on, with clusters from the first address of each; None: not known."""
         return None
 
+    @property
+    def fast_memory(self) -> bool:
+        """Whether all of memory is read in seconds, so that what was loaded may be read back as a matter of course."""
+        return False
+
     @abstractmethod
     def read_memory(self, address: int, size: int) -> bytes:
         """``size`` bytes from ``address``, of any alignment.

@@ -69,6 +69,11 @@ class MappedTransport(Transport):
         """The configuration of the device file."""
         return self._config
 
+    @property
+    def fast_memory(self) -> bool:
+        """See :attr:`Transport.fast_memory`."""
+        return True
+
     def read_memory(self, address: int, size: int) -> bytes:
         """See :meth:`Transport.read_memory`."""
         self._require(address, size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -18,10 +18,9 @@ from sterna.model.dtypes import SHORT_NAMES, FloatArray, to_float32
 from sterna.model.geometry import Geometry
 from sterna.model.manifest import WEIGHTS_FILE, Manifest, verify_manifest
 from sterna.model.tensorfile import TensorFile
+from sterna.progress import Progress, counting
 from sterna.spec.generator import fixed_beta, fixed_rows
 from sterna.spec.packing import unpack
-
-_CHUNK = 1 << 22  # bytes hashed at a time
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -156,8 +155,11 @@ class Model:
         """Read ``sterna.json`` again, for what is not needed to run the model."""
         return Manifest.read(self.path)
 
-    def verify(self) -> None:
+    def verify(self, *, progress: Progress | None = None) -> None:
         """Read every byte of the model and compare it with its checksum.
+
+        Args:
+            progress: Called once to make a progress bar that counts bytes of tensors.
 
         Raises:
             SternaError: a tensor or file differs; the sentence names it.
@@ -165,11 +167,14 @@ class Model:
         verify_manifest(self.path)
         manifest = self.manifest()
         file = _open_tensors(self.path, manifest)
-        for name in file.specs:
-            if _digest(file.raw(name)) != manifest.tensors.get(name):
-                raise SternaError(
-                    f"tensor {name} in {WEIGHTS_FILE} does not match its checksum; import the checkpoint again"
-                )
+        total = sum(spec.nbytes for spec in file.specs.values())
+        with counting(progress, total=total, label="checking", unit="B") as count:
+            for name, spec in file.specs.items():
+                if _digest(file.pieces(name)) != manifest.tensors.get(name):
+                    raise SternaError(
+                        f"tensor {name} in {WEIGHTS_FILE} does not match its checksum; import the checkpoint again"
+                    )
+                count(spec.nbytes)
         for name, expected in manifest.files.items():
             try:
                 found = hashlib.sha256((self.path / name).read_bytes()).hexdigest()
@@ -258,8 +263,8 @@ def _glu(prefix: str, frac: int | None, file: TensorFile, projections: dict[str,
     )
 
 
-def _digest(data: npt.NDArray[np.uint8]) -> str:
+def _digest(pieces: Iterable[bytes]) -> str:
     digest = hashlib.sha256()
-    for start in range(0, data.size, _CHUNK):
-        digest.update(data[start : start + _CHUNK].tobytes())
+    for piece in pieces:
+        digest.update(piece)
     return digest.hexdigest()

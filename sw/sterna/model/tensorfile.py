@@ -11,7 +11,7 @@ import json
 import math
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -76,6 +76,21 @@ class TensorFile:
     def specs(self) -> dict[str, TensorSpec]:
         """Type and shape of every tensor, in the order of the header."""
         return {name: TensorSpec(entry.dtype, entry.shape) for name, entry in self._entries.items()}
+
+    def pieces(self, name: str, size: int = 1 << 22) -> Iterator[bytes]:
+        """The bytes of a tensor, ``size`` at a time, read anew: of a map they would stay in this process's memory.
+
+        Raises:
+            SternaError: the file cannot be read.
+        """
+        entry = self._entries[name]
+        try:
+            with self._path.open("rb", buffering=0) as file:
+                file.seek(self._start + entry.begin)
+                for start in range(entry.begin, entry.end, size):
+                    yield file.read(min(size, entry.end - start))
+        except OSError as error:
+            raise SternaError(f"{self._path.name} cannot be read: {error.strerror or error}") from error
 
     def raw(self, name: str) -> npt.NDArray[np.uint8]:
         """The bytes of a tensor, flat."""

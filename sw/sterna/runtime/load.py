@@ -38,29 +38,34 @@ def require_device(device: str, *more: str) -> None:
 
 
 def load(path: str | Path, device: str = GOLDEN, **options: Any) -> Session:
-    """Open the model in directory ``path`` on a device.
+    """Open the model in directory ``path`` on a device, once every byte of it has been compared with its checksum.
 
     Args:
         path: What ``sterna import`` wrote.
         device: "golden" (the NumPy specification), "cpu" (the fast engine), "cuda" (an NVIDIA GPU), "verilator" (the
             simulated accelerator), "serial:/dev/ttyUSB0" or "usb" (a board, docs/link.md) or another installed
             transport. All give the same integers.
-        options: ``threads`` for "cpu"; ``gpu``, the index of the GPU, for "cuda". For accelerators ``loading``, which
-            makes a progress bar of the memory image; for simulated ones ``config``, a preset's name or a
-            ``HardwareConfig``. The rest goes to the transport; "verilator" takes ``memory``, ``waves``, ``timeout``,
-            ``progress`` and more. They may also stand in the device, as in "serial:/dev/ttyUSB0?baud=3000000".
+        options: ``loading``, which makes progress bars of what is read and loaded. ``threads`` for "cpu"; ``gpu``, the
+            index of the GPU, for "cuda". For accelerators ``verify``: read memory back after loading and compare it
+            with its checksums, which is done unasked where memory is read in seconds; for simulated ones ``config``,
+            a preset's name or a ``HardwareConfig``. The rest goes to the transport; "verilator" takes ``memory``,
+            ``waves``, ``timeout``, ``progress`` and more. They may also stand in the device, as in
+            "serial:/dev/ttyUSB0?baud=3000000".
 
     Raises:
-        SternaError: there is no such model, device or option, or the model does not fit the device.
+        SternaError: there is no such model, device or option, the model does not fit the device, or a tensor of it is
+            damaged, in its file or in the device's memory; the sentence names the tensor.
     """
     require_device(device)
     model = Model.open(path)
+    loading: Progress | None = options.pop("loading", None)
+    model.verify(progress=loading)
     tokenizer = Tokenizer.open(path, bos_id=model.bos_id)
-    engine = _engine(model, device, options)
+    engine = _engine(model, device, options, loading)
     return Session(engine, tokenizer, bos_id=model.bos_id, eos_id=model.eos_id, path=path)
 
 
-def _engine(model: Model, device: str, options: dict[str, Any]) -> Engine:
+def _engine(model: Model, device: str, options: dict[str, Any], loading: Progress | None) -> Engine:
     if device == GOLDEN:
         _check_options(device, options, ())
         from sterna.engines.golden import GoldenEngine
@@ -76,21 +81,21 @@ def _engine(model: Model, device: str, options: dict[str, Any]) -> Engine:
         from sterna.engines.cuda.engine import CudaEngine
 
         return CudaEngine(model, **options)
-    return _accelerator(model, device, options)
+    return _accelerator(model, device, options, loading)
 
 
-def _accelerator(model: Model, device: str, options: dict[str, Any]) -> Engine:
+def _accelerator(model: Model, device: str, options: dict[str, Any], loading: Progress | None) -> Engine:
     from sterna.compiler.image import compile_model
     from sterna.spec.config import preset
 
-    loading: Progress | None = options.pop("loading", None)
+    verify: bool | None = options.pop("verify", None)
     config = options.pop("config", None)
     name, _ = parse_device(device)
     if "config" in transport_options(name):
         config = config or DEFAULT_CONFIG
         config = preset(config) if isinstance(config, str) else config
         image = compile_model(model, config)
-        return _loaded(open_transport(device, config=config, **options), image, model.geometry, loading)
+        return _loaded(open_transport(device, config=config, **options), image, model.geometry, verify, loading)
     if config is not None:
         raise SternaError(f"device {name!r} tells its configuration itself: leave config away")
     transport = open_transport(device, progress=loading, **options)
@@ -99,15 +104,25 @@ def _accelerator(model: Model, device: str, options: dict[str, Any]) -> Engine:
     except BaseException:
         transport.close()
         raise
-    return _loaded(transport, image, model.geometry, loading)
+    return _loaded(transport, image, model.geometry, verify, loading)
 
 
-def _loaded(transport: Transport, image: MemoryImage, geometry: Geometry, loading: Progress | None) -> Engine:
+def _loaded(
+    transport: Transport, image: MemoryImage, geometry: Geometry, verify: bool | None, loading: Progress | None
+) -> Engine:
     from sterna.engines.accelerator import AcceleratorEngine
 
     size = sum(len(contents) for _, contents in image.segments)
     with counting(loading, total=size, label="loading", unit="B") as count:
-        return AcceleratorEngine(transport, image, geometry, progress=count)
+        engine = AcceleratorEngine(transport, image, geometry, progress=count)
+    if transport.fast_memory if verify is None else verify:
+        try:
+            with counting(loading, total=size, label="verifying", unit="B") as count:
+                engine.verify(progress=count)
+        except BaseException:
+            engine.close()
+            raise
+    return engine
 
 
 def _check_options(device: str, options: dict[str, Any], known: tuple[str, ...]) -> None:

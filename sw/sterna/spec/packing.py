@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sterna.errors import SternaError
 
-Trit = TypeVar("Trit", np.int8, np.float32)
 TRITS_PER_BYTE = 5
 CODES = 3**TRITS_PER_BYTE  # 243 valid bytes; 243..255 are invalid
 PLACE_VALUES = tuple(3**k for k in range(TRITS_PER_BYTE))
@@ -43,7 +42,7 @@ def pack(trits: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
     return packed
 
 
-def unpack(packed: npt.NDArray[np.uint8], count: int, dtype: type[Trit] = np.int8) -> npt.NDArray[Trit]:
+def unpack(packed: npt.NDArray[np.uint8], count: int, dtype: npt.DTypeLike = np.int8) -> npt.NDArray[Any]:
     """Inverse of :func:`pack`: ``[..., ceil(count/5)]`` bytes to ``[..., count]`` trits of type ``dtype``.
 
     Raises:
@@ -54,7 +53,7 @@ def unpack(packed: npt.NDArray[np.uint8], count: int, dtype: type[Trit] = np.int
         raise SternaError(f"byte {byte} is no trit code (0..{CODES - 1}): the weights are corrupt, import again")
     *rows, groups = packed.shape
     # take() goes through the bytes three times as fast as indexing with them
-    trits: npt.NDArray[Trit] = code_table().astype(dtype).take(packed, axis=0)
+    trits: npt.NDArray[Any] = code_table().astype(dtype).take(packed, axis=0)
     return trits.reshape(*rows, groups * TRITS_PER_BYTE)[..., :count]
 
 
