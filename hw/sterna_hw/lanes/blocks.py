@@ -1,4 +1,4 @@
-"""The column blocks of a job in stream order, and the walk that fills the tables of one block: control, no data."""
+"""The column blocks of a job in stream order, and the steps that build what one block needs: control, no data."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from sterna_hw.interfaces import lanes_job
 
 CODE_BITS = 8
 TABLE_ADDRESS_BITS = CODE_BITS + 1  # the top bit is the half
-WALK_STEPS = packing.CODES - 1 + packing.TRITS_PER_BYTE  # five subtractions make code 0, then one step a code
-BUILD_CYCLES = WALK_STEPS + 3  # fewest cycles from the start of one block to the start of the next
+
+
+def build_cycles(config: HardwareConfig) -> int:
+    """Fewest cycles from the start of one block to the start of the next: 250 with tables of sums, else 7."""
+    steps = len(_walk(config))
+    return steps + 3 if config.sum_tables else steps + 2  # a table entry is written a cycle later than a register
 
 
 def ranks(config: HardwareConfig) -> int:
@@ -23,11 +27,11 @@ def ranks(config: HardwareConfig) -> int:
 
 
 def column_block(config: HardwareConfig) -> data.StructLayout:
-    """A column block whose tables are built."""
+    """A column block that is built: its tables are, or its activations are in registers."""
     return data.StructLayout(
         {
             "rank": bits_for(ranks(config) - 1),
-            "half": 1,  # of the tables
+            "half": 1,  # of what is built; changes from block to block
             "fresh": 1,  # the first of its job: sums start from zero
             "final": 1,  # the last of its job: rows leave
         }
@@ -35,7 +39,7 @@ def column_block(config: HardwareConfig) -> data.StructLayout:
 
 
 def build_step(config: HardwareConfig) -> data.StructLayout:
-    """What every table does with the activation row that is on the memory's output in this cycle.
+    """What every byte's table or registers do with the activation row that is on the memory's output in this cycle.
 
     A row is cut into ``max_rows_per_word`` units; unit u of the operand is unit ``start | (u & spread)`` of the row.
     That is the row itself for a full block, and one chunk repeated P times for a tail block.
@@ -45,7 +49,7 @@ def build_step(config: HardwareConfig) -> data.StructLayout:
         {
             "valid": 1,  # add; else the running sum returns to zero
             "subtract": 1,
-            "write": 1,  # the new running sum is an entry
+            "write": 1,  # the new running sum is an entry; without tables: a place is stored
             "address": TABLE_ADDRESS_BITS,
             "start": units,
             "spread": units,
@@ -56,9 +60,12 @@ def build_step(config: HardwareConfig) -> data.StructLayout:
 _WALK_STEP = data.StructLayout({"code": CODE_BITS, "place": 3, "subtract": 1, "write": 1})
 
 
-def _walk() -> list[dict[str, int]]:
-    """The contents of the walk ROM."""
-    lead = [(place, True, 0) for place in range(packing.TRITS_PER_BYTE)]
+def _walk(config: HardwareConfig) -> list[dict[str, int]]:
+    """The contents of the walk ROM: with tables, five subtractions make code 0, then a step a code; else the places."""
+    places = range(packing.TRITS_PER_BYTE)
+    if not config.sum_tables:
+        return [{"code": 0, "place": place, "subtract": False, "write": True} for place in places]
+    lead = [(place, True, 0) for place in places]
     return [
         {"code": code, "place": place, "subtract": subtract, "write": number >= len(lead) - 1}
         for number, (place, subtract, code) in enumerate(lead + packing.gray_walk())
@@ -69,11 +76,12 @@ class BlockBuilder(wiring.Component):
     """Goes through the column blocks of a job: tail blocks by rising rank, then full blocks; builds and offers each.
 
     A job is taken while the builder is idle, and the build starts in the next cycle. A build issues one step of the
-    walk a cycle for :data:`WALK_STEPS` cycles; the ROM is read a step ahead. The step of cycle c has its activation
-    address out in c, ``step`` in c+1 (with the activations), and its table entry is written in c+4. A block is offered
-    on ``blocks`` from 249 cycles after the first step, which is two cycles before the last write: the words of the
-    block must not reach the tables earlier than two cycles after it is taken. The next build starts the cycle after, in
-    the other half. So blocks start at least :data:`BUILD_CYCLES` apart.
+    walk a cycle, 247 in all or 5 without tables; the ROM is read a step ahead. The step of cycle c has its activation
+    address out in c, ``step`` in c+1 (with the activations), and its table entry is written in c+4, or its place
+    stored in c+3. A block is offered on ``blocks`` two cycles before the last table entry is written, or one before
+    the last place is stored: the words of the block must not reach the tables, nor ``half`` the registers, earlier than
+    two cycles after it is taken. The next build starts the cycle after, in the other half. So blocks start at least
+    :func:`build_cycles` apart.
 
     The activation rows of a block: with U = ``max_rows_per_word`` units in a row and ``stride`` = U / 2**rank, place k
     of a block starts at unit ``base + k * stride``; ``base`` grows by ``5 * stride`` a block and starts at 0 for full
@@ -100,7 +108,8 @@ class BlockBuilder(wiring.Component):
         top_rank = ranks(self._config) - 1
         job, offer = self.job.payload, self.blocks.payload
 
-        m.submodules.walk = walk = memory.Memory(shape=_WALK_STEP, depth=WALK_STEPS, init=_walk())
+        steps = _walk(self._config)
+        m.submodules.walk = walk = memory.Memory(shape=_WALK_STEP, depth=len(steps), init=steps)
         rom = walk.read_port()
 
         tails = Signal(max(top_rank, 1))  # blocks not yet taken, the current one included
@@ -127,8 +136,8 @@ class BlockBuilder(wiring.Component):
                         spread.eq((1 << shift) - 1),
                     ]
 
-        index = Signal(range(BUILD_CYCLES))
-        half = Signal()
+        index = Signal(range(build_cycles(self._config)))
+        half = Signal(init=not self._config.sum_tables)  # without tables a change is what counts: from zero at reset
         fresh = Signal()
         stepping = Signal()
         m.d.comb += [
@@ -152,9 +161,9 @@ class BlockBuilder(wiring.Component):
                 with m.If(self.job.valid):
                     m.next = "BUILD"
             with m.State("BUILD"):
-                m.d.comb += stepping.eq(index < WALK_STEPS)
+                m.d.comb += stepping.eq(index < len(steps))
                 m.d.sync += index.eq(index + 1)
-                with m.If(index == BUILD_CYCLES - 2):
+                with m.If(index == build_cycles(self._config) - 2):
                     m.next = "BUILT"
             with m.State("BUILT"):
                 m.d.comb += self.blocks.valid.eq(1)

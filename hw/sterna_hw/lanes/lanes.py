@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from amaranth import Cat, Module, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -13,13 +13,18 @@ from sterna.spec.config import HardwareConfig
 from sterna.spec.registers import Stall
 from sterna_hw.interfaces import MemoryRead, lanes_job, row_sum, word_shape, word_stream
 from sterna_hw.lanes.adder_tree import AdderTree, tree_depth
-from sterna_hw.lanes.blocks import BUILD_CYCLES, BlockBuilder, column_block, ranks
+from sterna_hw.lanes.blocks import BlockBuilder, build_cycles, column_block, ranks
 from sterna_hw.lanes.partial_sums import REUSE_DISTANCE, SUM_STAGES, PartialSums, word_tag
+from sterna_hw.lanes.select_add import SelectAdd
 from sterna_hw.lanes.tables import SumTables
 
-FIRST_WORD = BUILD_CYCLES + 1  # cycles from the transfer of a job to the first cycle with words.ready
-TABLE_STAGES = 3  # word register, table, table output register
+TABLE_STAGES = 3  # word register; then table and its output register, or selection and sum
 BAD_TRIT = TABLE_STAGES + 1  # cycles from the transfer of a word that holds a byte that is no code to bad_trit
+
+
+def first_word(config: HardwareConfig) -> int:
+    """Cycles from the transfer of a job to the first cycle with ``words.ready``."""
+    return build_cycles(config) + 1
 
 
 def pipeline_depth(config: HardwareConfig) -> int:
@@ -30,11 +35,17 @@ def pipeline_depth(config: HardwareConfig) -> int:
 def job_cycles(config: HardwareConfig, rows: int, blocks: int, tails: int) -> int:
     """Cycles from the transfer of a job to ``done``, when neither words nor rows ever stall; exact.
 
-    The first tables take BUILD_CYCLES. Each block but the last then takes one cycle a word, or BUILD_CYCLES if
-    the next tables are not ready by then. The last block takes a cycle a row, the pipeline and one cycle for ``done``.
+    The first build takes :func:`build_cycles`. Each block but the last then takes one cycle a word and the gap that few
+    words need (see :class:`TernaryLanes`), or :func:`build_cycles` if the next one is not built by then. The last block
+    takes a cycle a row, the pipeline and one cycle for ``done``.
     """
+    build = build_cycles(config)
     sizes = [-(-rows // (2 << bit)) for bit in range(ranks(config) - 1) if tails >> bit & 1] + [rows] * blocks
-    return BUILD_CYCLES + sum(max(BUILD_CYCLES, size) for size in sizes[:-1]) + rows + pipeline_depth(config) + 1
+    cycles = build + rows + pipeline_depth(config) + 1
+    for size, following in pairwise(sizes):
+        apart = REUSE_DISTANCE - 1 if min(size, following) < REUSE_DISTANCE else 0
+        cycles += max(build, size + apart)
+    return cycles
 
 
 class TernaryLanes(wiring.Component):
@@ -44,22 +55,22 @@ class TernaryLanes(wiring.Component):
         job: rows (1 to ``tile_rows``), full blocks (at least 1), tail blocks; ready while idle.
         words: packed trits in stream order; ready only in a cycle in which a word of the running job is taken, and
             from registers alone, so there is no path from ``rows.ready``.
-        activations: rows of ``word_bytes`` activations a slot, read while tables are built. They must not change
-            until the last tables are built, so not before ``done``.
+        activations: rows of ``word_bytes`` activations a slot, read while blocks are built. They must not change
+            until the last block is built, so not before ``done``.
         rows: the sums of rows 0, 1, … of the tile, ``last`` on the final one; 24 bits (see ``PartialSums``).
         bad_trit: a word of a job held a byte that is no trit code; rises BAD_TRIT = 4 cycles after the
             word's transfer, nothing stalling, and stays until reset.
         done: high for one cycle, the one after the transfer of the last row; ``job.ready`` is high again in that cycle.
         full: the words that are taken are those of a full block, not of a tail block.
         stall: what the lanes are doing: TABLES from the offer of a job until its first word may come and wherever words
-            wait for tables, LANES while they may come, DRAIN after the last word.
+            wait for a build, LANES while they may come, DRAIN after the last word.
 
-    Timing: the first word is taken FIRST_WORD = 251 cycles after the job, further words one a cycle. Blocks start at
-    least BUILD_CYCLES = 250 cycles apart, since the tables of the next one are built meanwhile; there is no other gap
-    between blocks, except that a job of fewer than about ``REUSE_DISTANCE * max_rows_per_word`` rows lets the
-    pipeline drain between blocks, so that no row is read before it is written (and the build takes longer than that
-    anyway). A row is out :func:`pipeline_depth` = 6 + log2(word_bytes) cycles after its word; :func:`job_cycles` is
-    the whole.
+    Timing: the first word is taken :func:`first_word` cycles after the job, further words one a cycle. Blocks start at
+    least :func:`build_cycles` apart, since the next one is built meanwhile. There is no other gap between blocks, but
+    where a row would be read before it was written. With tables of sums a job of fewer than about ``REUSE_DISTANCE *
+    max_rows_per_word`` rows lets the pipeline drain between blocks (the build takes longer anyway); without them, two
+    blocks of which one has fewer than REUSE_DISTANCE words are three cycles apart. A row is out
+    :func:`pipeline_depth` = 6 + log2(word_bytes) cycles after its word; :func:`job_cycles` is the whole.
 
     While ``rows`` is stalled, two rows wait at the end of the pipeline; with the second of them there the pipeline
     stands still and ``words.ready`` is low.
@@ -87,17 +98,20 @@ class TernaryLanes(wiring.Component):
         m = Module()
         m.submodules.builder = builder = BlockBuilder(config=config)
         advance = Signal()  # the pipeline moves in this cycle
-        empty = Signal()  # no word is in the pipeline
+        empty = Signal()  # no word is where its rows are not yet written for the next
 
         # Control: which block streams, and how many of its words are still to come.
         block = Signal(column_block(config))
         last_row = Signal(range(config.tile_rows))
         left = Signal(last_row.shape())  # words after this one
-        short = Signal()  # blocks may be so short that a row comes again too soon
+        short = Signal()  # of two blocks one may be so short that a row comes again too soon
         take = Signal()
         word_taken = Signal()
+        following = builder.blocks.payload.rank
+        higher = Mux(block.rank > following, block.rank, following)
+        fewest_words = exact_log2(config.max_rows_per_word) if config.sum_tables else higher
         m.d.comb += [
-            short.eq((last_row >> exact_log2(config.max_rows_per_word)) < REUSE_DISTANCE - 1),
+            short.eq((last_row >> fewest_words) < REUSE_DISTANCE - 1),
             builder.job.payload.eq(self.job.payload),
             builder.blocks.ready.eq(take),
             word_taken.eq(self.words.valid & self.words.ready),
@@ -151,9 +165,10 @@ class TernaryLanes(wiring.Component):
 
         # The data path, once a slot.
         m.d.comb += [self.activations.address.eq(builder.address), self.activations.enable.eq(builder.enable)]
+        sums_of_five = SumTables if config.sum_tables else SelectAdd
         sums = []
         for slot in range(config.slots):
-            m.submodules[f"tables_{slot}"] = tables = SumTables(config=config)
+            m.submodules[f"tables_{slot}"] = tables = sums_of_five(config=config)
             m.submodules[f"tree_{slot}"] = tree = AdderTree(config=config)
             m.submodules[f"partial_sums_{slot}"] = partial_sums = PartialSums(config=config)
             m.d.comb += [
@@ -173,7 +188,10 @@ class TernaryLanes(wiring.Component):
             if slot == 0:  # all have the same word
                 with m.If(tags[TABLE_STAGES - 1].valid & ~tables.valid):
                     m.d.sync += self.bad_trit.eq(1)
-        m.d.comb += empty.eq(~(Cat(tag.valid for tag in tags).any() | sums[0].busy))
+        if config.sum_tables:
+            m.d.comb += empty.eq(~(Cat(tag.valid for tag in tags).any() | sums[0].busy))
+        else:  # nothing stands still before the last block
+            m.d.comb += empty.eq(~Cat(tag.valid for tag in tags[: REUSE_DISTANCE - 2]).any())
 
         # The end: an output register, and one to hold the row that was under way when the output stalled.
         row, held = Signal(row_sum(config)), Signal(row_sum(config))

@@ -15,8 +15,7 @@ from sterna.model.geometry import Geometry
 from sterna.spec.config import HardwareConfig
 from sterna.spec.isa import Opcode
 from sterna_hw.epilogue import LAST_AGE, epilogue_cycles
-from sterna_hw.lanes import FIRST_WORD, pipeline_depth
-from sterna_hw.lanes.blocks import BUILD_CYCLES
+from sterna_hw.lanes import build_cycles, first_word, pipeline_depth
 from sterna_hw.vector import quant_cycles, sumsq_cycles
 
 START_CYCLES = 5  # from START to the first address on the bus
@@ -72,10 +71,10 @@ def _matmul(step: Step, config: HardwareConfig, buffer: _Buffer) -> float:
     # Words of each block, and whether the generator makes them.
     tails = [(-(-step.count // shared), False) for shared in step.cut.rows_per_word()]
     blocks = tails + [(step.count, block < step.generated) for block in range(step.cut.blocks)]
-    cycles = buffer.wait(FIRST_WORD)
+    cycles = buffer.wait(first_word(config))
     for words, made in blocks[:-1]:
         streamed = buffer.wait(words) if made else buffer.take(words)
-        cycles += streamed + buffer.wait(max(BUILD_CYCLES - streamed, 0))  # the next tables
+        cycles += streamed + buffer.wait(max(build_cycles(config) - streamed, 0))  # the next block's build
     words, made = blocks[-1]
     cycles += buffer.wait(words) if made else buffer.take(words)
     return cycles + buffer.wait(pipeline_depth(config) + epilogue_cycles(0, step.row_op))
