@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from amaranth import Cat, Module, ResetInserter, Signal
+from amaranth import Cat, Module, ResetInserter, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from sterna.spec import numerics
 from sterna.spec.config import HardwareConfig
 from sterna.spec.registers import (
     REGISTER_SPACE_BITS,
@@ -16,6 +17,7 @@ from sterna.spec.registers import (
     Control,
     ErrorCause,
     SlotMode,
+    Stall,
     Status,
     sampled_register,
     slot_register,
@@ -25,16 +27,38 @@ from sterna_hw.axi import AXI4Lite, AXI4Read, AXI4Write
 from sterna_hw.counters import TokenCounters
 from sterna_hw.embedding_rows import EmbeddingRows
 from sterna_hw.generator import WeightGenerator
-from sterna_hw.interfaces import row_values
+from sterna_hw.interfaces import exchange_signature, row_values
 from sterna_hw.lanes import TernaryLanes
 from sterna_hw.logits_serialiser import LogitsSerialiser
 from sterna_hw.logits_writer import LogitsWriter
 from sterna_hw.memories import ParameterMemory
 from sterna_hw.registers import Registers
-from sterna_hw.sampler import Sampler
+from sterna_hw.sampler import INDEX_WIDTH, Sampler
 from sterna_hw.sequencer import Sequencer
 from sterna_hw.slots import Slots
 from sterna_hw.weight_stream import WeightStream
+
+
+def accelerator_signature(config: HardwareConfig) -> wiring.Signature:
+    """The ports of :class:`Accelerator`."""
+    read = AXI4Read(config.address_width, config.beat_bytes)
+    write = AXI4Write(config.address_width, config.beat_bytes)
+    of_cluster = {
+        "exchange": Out(exchange_signature(config)),
+        "largest": Out(signed(numerics.VALUE_WIDTH)),
+        "counted": Out(INDEX_WIDTH),
+        "any_busy": In(1),
+    }
+    return wiring.Signature(
+        {
+            "m_axi": Out(wiring.Signature({**dict(read.members), **dict(write.members)})),
+            "s_axil": In(AXI4Lite(REGISTER_SPACE_BITS)),
+            "busy": Out(1),
+            "trace_valid": Out(config.slots),
+            "trace_values": Out(row_values(config)),
+            **(of_cluster if config.clusters > 1 else {}),
+        }
+    )
 
 
 class Accelerator(wiring.Component):
@@ -46,21 +70,15 @@ class Accelerator(wiring.Component):
         busy: Out STATUS.BUSY: a token runs, or is being abandoned.
         trace_valid, trace_values: Out Every row result as it is committed, a slot; for co-simulation, unconnected on
             boards.
+        exchange: Out In a cluster: its part of the :class:`Exchange`.
+        largest, counted: Out In a cluster: its best logit, and how many logits there were.
+        any_busy: In In a cluster: one of the clusters was ``busy`` a cycle ago. While it is high, START is ignored, and
+            the cycles of a token that has ended here go on counting (as END): CYCLES is the time of the whole token.
     """
 
     def __init__(self, *, config: HardwareConfig) -> None:
         self._config = config
-        read = AXI4Read(config.address_width, config.beat_bytes)
-        write = AXI4Write(config.address_width, config.beat_bytes)
-        super().__init__(
-            {
-                "m_axi": Out(wiring.Signature({**dict(read.members), **dict(write.members)})),
-                "s_axil": In(AXI4Lite(REGISTER_SPACE_BITS)),
-                "busy": Out(1),
-                "trace_valid": Out(config.slots),
-                "trace_values": Out(row_values(config)),
-            }
-        )
+        super().__init__(accelerator_signature(config))
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -150,6 +168,11 @@ class Accelerator(wiring.Component):
             counters.phase.eq(sequencer.stall),
             counters.finished.eq(sequencer.done),
         ]
+        if config.clusters > 1:
+            wiring.connect(m, slots.exchange, wiring.flipped(self.exchange))
+            m.d.comb += [self.largest.eq(sampler.largest), self.counted.eq(sampler.counted)]
+            with m.If((registers.status & Status.DONE).any() & self.any_busy):
+                m.d.comb += [counters.busy.eq(1), counters.phase.eq(Stall.END)]
         return m
 
     def _connect_bus(self, m: Module, stream: WeightStream, writer: LogitsWriter) -> None:
@@ -178,6 +201,9 @@ class Accelerator(wiring.Component):
         draining = Signal()
         done = Signal()
         m.d.comb += start.eq((control & Control.START).any() & sequencer.request.ready & ~draining)
+        if self._config.clusters > 1:
+            with m.If(self.any_busy):
+                m.d.comb += start.eq(0)
         m.d.comb += [
             sequencer.request.valid.eq(start),
             sequencer.request.payload.prefix.eq((control & Control.PREFIX).any()),

@@ -139,6 +139,30 @@ def vector_job() -> data.StructLayout:
     )
 
 
+def exchange_signature(config: HardwareConfig) -> wiring.Signature:
+    """What the vector unit of a cluster exchanges with those of the others, seen from the cluster.
+
+    An offer, S1 and S2 or the largest product, is held until ``agreed_valid``, and low for a cycle or more after it;
+    what all clusters together have comes with that. ``share`` are this cluster's elements of a row of activations;
+    ``gathered`` is the whole row, some cycles later, the same for all clusters.
+    """
+    squares = data.ArrayLayout(unsigned(numerics.SQUARES_WIDTH), 2)  # S1, S2
+    share = data.ArrayLayout(unsigned(numerics.Q_WIDTH), config.vector_width)
+    rows = config.activation_depth // config.word_bytes
+    return wiring.Signature(
+        {
+            "offer_valid": Out(1),
+            "offer_sums": Out(squares),
+            "offer_top": Out(numerics.PRODUCT_BITS),
+            "agreed_valid": In(1),
+            "agreed_sums": In(squares),
+            "agreed_top": In(numerics.PRODUCT_BITS),
+            "share": Out(MemoryWrite(rows, share)),
+            "gathered": In(MemoryWrite(rows, word_shape(config))),
+        }
+    )
+
+
 def word_stream(config: HardwareConfig) -> stream.Signature:
     """The stream between memory and everything that eats it."""
     return stream.Signature(word_shape(config))

@@ -162,15 +162,16 @@ class ActivationMemory(wiring.Component):
     """Quantised activations: ``activation_depth`` bytes, written ``vector_width`` at a time, read ``word_bytes``.
 
     Write address w holds elements ``w * vector_width`` and up; read address r holds ``r * word_bytes`` and up.
-    Read data are held while ``read.enable`` is low.
+    Read data are held while ``read.enable`` is low. With clusters, whole rows of ``word_bytes`` are written, and write
+    addresses are those of reads.
     """
 
     def __init__(self, *, config: HardwareConfig) -> None:
         self._config = config
-        group = data.ArrayLayout(unsigned(numerics.Q_WIDTH), config.vector_width)
+        group = data.ArrayLayout(unsigned(numerics.Q_WIDTH), config.vector_width * config.clusters)
         super().__init__(
             {
-                "write": In(MemoryWrite(config.activation_depth // config.vector_width, group)),
+                "write": In(MemoryWrite(config.activation_depth // group.length, group)),
                 "read": In(MemoryRead(config.activation_depth // config.word_bytes, word_shape(config))),
             }
         )
@@ -179,9 +180,10 @@ class ActivationMemory(wiring.Component):
         """Build the module."""
         m = Module()
         config = self._config
-        banks = config.word_bytes // config.vector_width
+        bank_bytes = config.vector_width * config.clusters
+        banks = config.word_bytes // bank_bytes
         bank_bits = exact_log2(banks)
-        bank_width = config.vector_width * numerics.Q_WIDTH
+        bank_width = bank_bytes * numerics.Q_WIDTH
         for number in range(banks):
             store = memory.Memory(shape=bank_width, depth=config.activation_depth // config.word_bytes, init=[])
             m.submodules[f"bank_{number}"] = store

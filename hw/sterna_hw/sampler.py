@@ -21,16 +21,20 @@ class Sampler(wiring.Component):
         valid: In A logit passes in this cycle.
         value: In The logit, 24 bits signed a slot.
         best: Out Index of the largest since ``start``, two cycles after the value; 0 before the first.
+        largest: Out In a cluster: that largest logit, anything before the first.
+        counted: Out In a cluster: how many values there were since ``start``, a cycle after the value.
     """
 
     def __init__(self, *, config: HardwareConfig) -> None:
-        self._slots = config.slots
+        self._slots, self._is_cluster = config.slots, config.clusters > 1
+        score = {"largest": Out(signed(numerics.VALUE_WIDTH)), "counted": Out(INDEX_WIDTH)}
         super().__init__(
             {
                 "start": In(1),
                 "valid": In(1),
                 "value": In(row_values(config)),
                 "best": Out(data.ArrayLayout(INDEX_WIDTH, config.slots)),
+                **(score if self._is_cluster else {}),
             }
         )
 
@@ -49,6 +53,8 @@ class Sampler(wiring.Component):
             m.d.sync += value.eq(self.value[slot])
             with m.If(pending & (~seen | (value > largest))):
                 m.d.sync += [largest.eq(value), self.best[slot].eq(index)]
+            if self._is_cluster:
+                m.d.comb += [self.largest.eq(largest), self.counted.eq(count)]
         with m.If(self.start):
             m.d.sync += [count.eq(0), pending.eq(0), seen.eq(0), self.best.eq(0)]
         return m

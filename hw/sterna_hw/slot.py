@@ -12,7 +12,16 @@ from sterna.spec import numerics
 from sterna.spec.config import HardwareConfig
 from sterna.spec.registers import Stall
 from sterna_hw.epilogue import Epilogue
-from sterna_hw.interfaces import MemoryRead, logit, row_job, row_sum, row_values, vector_job, word_shape
+from sterna_hw.interfaces import (
+    MemoryRead,
+    exchange_signature,
+    logit,
+    row_job,
+    row_sum,
+    row_values,
+    vector_job,
+    word_shape,
+)
 from sterna_hw.memories import ActivationMemory, StateMemory, VectorMemory
 from sterna_hw.vector import VectorUnit
 
@@ -36,6 +45,7 @@ class SlotCore(wiring.Component):
         activations: In Reads of the slot's activations.
         chained, carry: In See :class:`Epilogue`.
         logits: Out(stream) Of the epilogue.
+        exchange: Out Of the vector unit, in a build with clusters.
         result: Out The row result of this cycle, ``RESULT_AGE`` cycles after its row.
         committed: Out ``result`` is one.
         saturated: Out It, or its row before the operation, was clamped.
@@ -65,6 +75,7 @@ class SlotCore(wiring.Component):
                 "result": Out(values),
                 "committed": Out(1),
                 "saturated": Out(1),
+                **({"exchange": Out(exchange_signature(one))} if one.clusters > 1 else {}),
             }
         )
 
@@ -88,7 +99,12 @@ class SlotCore(wiring.Component):
         wiring.connect(m, wiring.flipped(self.vector_job), vector.job)
         wiring.connect(m, vector.vector, vector_memory.row_read)
         wiring.connect(m, vector.params, wiring.flipped(self.params))
-        wiring.connect(m, vector.activations, activation_memory.write)
+        if config.clusters > 1:
+            gathered, write = self.exchange.gathered, activation_memory.write
+            wiring.connect(m, vector.exchange, wiring.flipped(self.exchange))
+            m.d.comb += [getattr(write, name).eq(getattr(gathered, name)) for name in gathered.signature.members]
+        else:
+            wiring.connect(m, vector.activations, activation_memory.write)
         wiring.connect(m, wiring.flipped(self.activations), activation_memory.read)
         m.d.comb += [
             epilogue.scale.eq(vector.scale),

@@ -12,7 +12,17 @@ from sterna.spec.config import HardwareConfig
 from sterna.spec.isa import RowOp
 from sterna.spec.registers import Stall
 from sterna_hw.epilogue import CARRY_LATENCY
-from sterna_hw.interfaces import MemoryRead, logit, row_job, row_sum, row_values, slot_mode, vector_job, word_shape
+from sterna_hw.interfaces import (
+    MemoryRead,
+    exchange_signature,
+    logit,
+    row_job,
+    row_sum,
+    row_values,
+    slot_mode,
+    vector_job,
+    word_shape,
+)
 from sterna_hw.slot import SlotCore
 
 
@@ -66,6 +76,7 @@ class Slots(wiring.Component):
         logits: Out(stream) Results of LOGIT.
         saturated: Out How many slots' rows of this cycle were clamped.
         trace_valid, trace_values: Out A row result in a slot; idle ones have none.
+        exchange: Out Of the vector unit of the only slot, in a build with clusters.
     """
 
     def __init__(self, *, config: HardwareConfig) -> None:
@@ -91,6 +102,7 @@ class Slots(wiring.Component):
                 "saturated": Out(range(count + 1)),
                 "trace_valid": Out(count),
                 "trace_values": Out(row_values(config)),
+                **({"exchange": Out(exchange_signature(config))} if config.clusters > 1 else {}),
             }
         )
 
@@ -122,6 +134,8 @@ class Slots(wiring.Component):
             self.saturated.eq(sum(slot.saturated for slot in slots)),
             self.trace_valid.eq(Cat(slot.committed for slot in slots)),
         ]
+        if self._config.clusters > 1:
+            wiring.connect(m, first.exchange, wiring.flipped(self.exchange))
         self._feed(m, slots, late)
         self._connect_states(m, slots, recurs, late)
         return m

@@ -10,9 +10,10 @@ import cocotb
 from cocotb.triggers import ClockCycles, RisingEdge, with_timeout
 from streams import PERIOD_NS, cycle, seeded, start
 
+from sterna.spec import numerics
 from sterna.spec.numerics import QuantiserScalars, ScaleConstants, quantiser_scalars
 from sterna_hw.vector.divisor import DIVISOR_CYCLES
-from sterna_hw.vector.scalar import PRODUCT_BITS, RECIPROCAL_CYCLES, scalar_constants, scalar_cycles
+from sterna_hw.vector.scalar import RECIPROCAL_CYCLES, scalar_constants, scalar_cycles
 
 MASK64 = (1 << 64) - 1
 
@@ -55,7 +56,7 @@ def any_bits(rng: random.Random, width: int) -> int:
 
 def random_case(rng: random.Random) -> Case:
     case = Case(
-        max(any_bits(rng, PRODUCT_BITS), 1),
+        max(any_bits(rng, numerics.PRODUCT_BITS), 1),
         any_bits(rng, 64),
         any_bits(rng, 64),
         ScaleConstants(
@@ -134,14 +135,14 @@ async def check(dut: Any, case: Case, convert_after: int, rng: random.Random) ->
     for name, field in scalar_constants():
         packed |= (getattr(k, name) & ((1 << field.width) - 1)) << field.offset
     dut.s1.value, dut.s2.value, dut.constants.value = case.s1, case.s2, packed
-    dut.largest.value = case.largest if convert_after == 0 else rng.getrandbits(PRODUCT_BITS)
+    dut.largest.value = case.largest if convert_after == 0 else rng.getrandbits(numerics.PRODUCT_BITS)
     prepared = converted = await pulse(dut, [dut.prepare, dut.convert] if convert_after == 0 else [dut.prepare])
     if convert_after:
         if convert_after > 1:
             await ClockCycles(dut.clk, convert_after - 1)
         dut.largest.value = case.largest
         converted = await pulse(dut, [dut.convert])
-    dut.largest.value = rng.getrandbits(PRODUCT_BITS)  # sampled by now
+    dut.largest.value = rng.getrandbits(numerics.PRODUCT_BITS)  # sampled by now
 
     expected = quantiser_scalars(case.largest, case.s1, case.s2, k)
     assert documented(case)[0] == expected, f"specification and page differ: {case}"
@@ -151,7 +152,9 @@ async def check(dut: Any, case: Case, convert_after: int, rng: random.Random) ->
     await RisingEdge(dut.clk)  # values of the cycle with `converted`
     found = (int(dut.align.value), int(dut.reciprocal.value))
     if case.largest:
-        assert found == (PRODUCT_BITS - expected.exponent, expected.reciprocal), f"{found}, not {expected}: {case}"
+        assert found == (numerics.PRODUCT_BITS - expected.exponent, expected.reciprocal), (
+            f"{found}, not {expected}: {case}"
+        )
     else:
         assert found[1] == 0, f"reciprocal {found[1]} of a vector of zeros"
     await with_timeout(RisingEdge(dut.done), patience, "ns")

@@ -7,14 +7,13 @@ Nothing stalls: ``ready`` of every stream here is constant.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from amaranth import Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from sterna.spec import numerics
-from sterna_hw.vector.scalar import ALIGN_BITS, ALIGN_CUT, PRODUCT_BITS
+from sterna_hw.pipeline import delayed, registered, tree
+from sterna_hw.vector.scalar import ALIGN_BITS, ALIGN_CUT
 
 HALF_VALUE = numerics.VALUE_WIDTH // 2
 SQUARE_BITS = 2 * (numerics.VALUE_WIDTH - 1) + 1  # (2**23)**2 inclusive
@@ -47,7 +46,7 @@ def elements(width: int) -> stream.Signature:
 
 def products(width: int) -> stream.Signature:
     """Magnitudes (39 bits) and signs of one row of products; ``last`` marks the last row of a pass."""
-    layout = {"magnitudes": data.ArrayLayout(unsigned(PRODUCT_BITS), width), "negative": width, "last": 1}
+    layout = {"magnitudes": data.ArrayLayout(unsigned(numerics.PRODUCT_BITS), width), "negative": width, "last": 1}
     return stream.Signature(data.StructLayout(layout), always_ready=True)
 
 
@@ -55,30 +54,6 @@ def activations(width: int) -> stream.Signature:
     """One row of quantised activations."""
     layout = {"row": data.ArrayLayout(signed(numerics.Q_WIDTH), width), "last": 1}
     return stream.Signature(data.StructLayout(layout), always_ready=True)
-
-
-def delayed(m: Module, value: Value, cycles: int) -> Value:
-    """``value``, one bit, of ``cycles`` cycles ago."""
-    if cycles == 0:
-        return value
-    chain = Signal(cycles)
-    m.d.sync += chain.eq(Cat(value, chain))
-    return chain[-1]
-
-
-def registered(m: Module, value: Value, width: int) -> Signal:
-    """``value``, unsigned and cut to ``width`` bits, one cycle later. Registers of pipelines need no reset."""
-    register = Signal(width, reset_less=True)
-    m.d.sync += register.eq(value)
-    return register
-
-
-def tree(m: Module, values: list[Value], join: Callable[[Value, Value], Value], grow: int) -> Value:
-    """``values`` joined two by two, a registered level after the other; each level is ``grow`` bits wider."""
-    while len(values) > 1:
-        pairs = zip(values[::2], values[1::2], strict=True)
-        values = [registered(m, join(a, b), max(len(a), len(b)) + grow) for a, b in pairs]
-    return values[0]
 
 
 def magnitude(value: Value) -> Value:
@@ -125,7 +100,7 @@ class Products(wiring.Component):
             negative = delayed(m, value[-1] ^ param[-1], 3)
             low = registered(m, size[:HALF_VALUE] * factor, HALF_VALUE + numerics.PARAM_WIDTH)
             high = registered(m, size[HALF_VALUE:] * factor, HALF_VALUE + numerics.PARAM_WIDTH)
-            product = registered(m, (high << HALF_VALUE) + low, PRODUCT_BITS)
+            product = registered(m, (high << HALF_VALUE) + low, numerics.PRODUCT_BITS)
             m.d.comb += [self.o.p.magnitudes[index].eq(product), self.o.p.negative[index].eq(negative)]
         return m
 
@@ -181,7 +156,7 @@ class Largest(wiring.Component):
 
     def __init__(self, *, width: int) -> None:
         self._width = width
-        ports = {"clear": In(1), "i": In(products(width)), "top": Out(PRODUCT_BITS), "done": Out(1)}
+        ports = {"clear": In(1), "i": In(products(width)), "top": Out(numerics.PRODUCT_BITS), "done": Out(1)}
         super().__init__(ports)
 
     def elaborate(self, platform: object) -> Module:
@@ -233,8 +208,8 @@ class Activations(wiring.Component):
             value: Value = self.i.p.magnitudes[index]
             for bits in (range(3, ALIGN_BITS), range(3)):
                 for bit in bits:
-                    value = Mux(self.align[bit], value << (1 << bit), value)[:PRODUCT_BITS]
-                value = registered(m, value, PRODUCT_BITS)
+                    value = Mux(self.align[bit], value << (1 << bit), value)[: numerics.PRODUCT_BITS]
+                value = registered(m, value, numerics.PRODUCT_BITS)
             t = registered(m, rounded(value, signs[1], ALIGN_CUT), numerics.NORMALISED_BITS + 1)
             scaled = registered(m, t * self.reciprocal, SCALED_BITS)
             size = registered(m, rounded(scaled, signs[3], numerics.RECIPROCAL_FRAC), numerics.Q_WIDTH - 1)

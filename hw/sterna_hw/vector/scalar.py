@@ -8,9 +8,8 @@ from sterna.spec import isa, numerics
 from sterna_hw.vector.divider import SerialDivider
 from sterna_hw.vector.divisor import DIVISOR_CYCLES, DivisorRoot
 
-PRODUCT_BITS = numerics.VALUE_WIDTH + numerics.PARAM_WIDTH - 1  # |w*c|: 38 bits, and one for the corner 2**38
-ALIGN_BITS = PRODUCT_BITS.bit_length()  # left shift of a product, 0..38
-ALIGN_CUT = PRODUCT_BITS - numerics.NORMALISED_BITS  # bits that rounding removes from an aligned product
+ALIGN_BITS = numerics.PRODUCT_BITS.bit_length()  # left shift of a product, 0..38
+ALIGN_CUT = numerics.PRODUCT_BITS - numerics.NORMALISED_BITS  # bits that rounding removes from an aligned product
 TOP_BITS = numerics.NORMALISED_BITS + 1  # t_top, up to 2**17 inclusive
 DIVIDER_STEPS = numerics.SCALE_MANTISSA_BITS + numerics.QUOTIENT_EXTRA
 SHIFT_BITS = numerics.MAX_SHIFT.bit_length()
@@ -75,7 +74,7 @@ class ScalarUnit(wiring.Component):
     s1: In(numerics.SQUARES_WIDTH)
     s2: In(numerics.SQUARES_WIDTH)
     constants: In(scalar_constants())
-    largest: In(PRODUCT_BITS)
+    largest: In(numerics.PRODUCT_BITS)
     converted: Out(1)
     align: Out(ALIGN_BITS)
     reciprocal: Out(numerics.RECIPROCAL_WIDTH)
@@ -97,7 +96,7 @@ class ScalarUnit(wiring.Component):
             divisor.eps_const.eq(self.constants.eps_const),
         ]
 
-        aligned = Signal(PRODUCT_BITS)
+        aligned = Signal(numerics.PRODUCT_BITS)
         nonzero = aligned[-1]  # once aligned
         top = Signal(TOP_BITS)
         # product = t_top * mantissa: the multiplier shifts out at the bottom as the product shifts in.
@@ -113,8 +112,8 @@ class ScalarUnit(wiring.Component):
 
         # The shift of the scale, summed up a term a cycle. Its terms stay within +-2**12.
         offset = Signal(signed(isa.FIELDS_BY_NAME["scale_exponent"].width + 2))
-        # up = 2*half_shift - 16, e = PRODUCT_BITS - align
-        constant = numerics.QUOTIENT_EXTRA + numerics.NORMALISED_BITS - PRODUCT_BITS
+        # up = 2*half_shift - 16, e = numerics.PRODUCT_BITS - align
+        constant = numerics.QUOTIENT_EXTRA + numerics.NORMALISED_BITS - numerics.PRODUCT_BITS
         constant += (numerics.SQUARES_WIDTH - 2 * numerics.ROOT_BITS) // 2
         quotient = divider.quotient
         beyond = quotient[numerics.SCALE_MANTISSA_BITS :]

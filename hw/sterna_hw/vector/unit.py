@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from amaranth import Module, Mux, Signal, unsigned
+from typing import NamedTuple
+
+from amaranth import Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -10,7 +12,10 @@ from amaranth.utils import ceil_log2
 from sterna.spec import isa, numerics
 from sterna.spec.config import HardwareConfig
 from sterna.spec.registers import Stall
-from sterna_hw.interfaces import MemoryRead, MemoryWrite, row_scale, row_values, vector_job
+from sterna_hw.exchange import GATHER_LATENCY, agreement_latency
+from sterna_hw.interfaces import MemoryRead, MemoryWrite, exchange_signature, row_scale, row_values, vector_job
+from sterna_hw.pipeline import delayed
+from sterna_hw.vector.agreement import Agreement
 from sterna_hw.vector.divisor import DIVISOR_CYCLES
 from sterna_hw.vector.passes import (
     ACTIVATIONS_LATENCY,
@@ -19,7 +24,6 @@ from sterna_hw.vector.passes import (
     Largest,
     Products,
     SumOfSquares,
-    delayed,
     largest_latency,
     squares_latency,
 )
@@ -33,9 +37,18 @@ def _rows(config: HardwareConfig, count: int) -> int:
     return max(-(-count // config.vector_width), 1)
 
 
+def _agreement(config: HardwareConfig) -> int:
+    """Cycles from the end of a pass to what all clusters agreed on, if none is late."""
+    return 1 + agreement_latency(config.clusters) if config.clusters > 1 else 0
+
+
 def sumsq_cycles(config: HardwareConfig, count: int) -> int:
-    """Cycles of a SUMSQ of ``count`` elements: from the transfer of the job to ``done``, one of the two counted."""
-    return _rows(config, count) + _READ + PRODUCTS_LATENCY + squares_latency(config.vector_width) + _END
+    """Cycles of a SUMSQ of ``count`` elements: from the transfer of the job to ``done``, one of the two counted.
+
+    With clusters, ``count`` is that of one, and it waits for no other.
+    """
+    read = _READ + PRODUCTS_LATENCY
+    return _rows(config, count) + read + squares_latency(config.vector_width) + _agreement(config) + _END
 
 
 def quant_cycles(config: HardwareConfig, count: int) -> int:
@@ -44,11 +57,23 @@ def quant_cycles(config: HardwareConfig, count: int) -> int:
     The divisor's root runs beside the first pass, the scale's quotient beside the second.
     """
     rows, read = _rows(config, count), _READ + PRODUCTS_LATENCY
-    convert = rows + read + largest_latency(config.vector_width)
+    convert = rows + read + largest_latency(config.vector_width) + _agreement(config)
     converted = convert + RECIPROCAL_CYCLES
-    written = converted + rows + read + ACTIVATIONS_LATENCY
+    written = converted + rows + read + ACTIVATIONS_LATENCY + (GATHER_LATENCY if config.clusters > 1 else 0)
     scaled = max(1 + DIVISOR_CYCLES, converted) + SCALE_CYCLES
     return max(written, scaled) + _END
+
+
+class _Results(NamedTuple):
+    """What the passes of this unit found, or all clusters together, and where the second one writes."""
+
+    s1: Value
+    s2: Value
+    summed: Value  # one cycle, at the end of a SUMSQ
+    top: Value
+    found: Value  # one cycle, when ``top`` is known
+    activations: wiring.PureInterface
+    offering: Value | None = None  # with clusters: an offer waits for the others
 
 
 class VectorUnit(wiring.Component):
@@ -61,16 +86,22 @@ class VectorUnit(wiring.Component):
     Element addresses of a job are multiples of ``vector_width``; activations go to address 0 and up, the elements that
     fill the last row are zero. Elements read beyond ``count`` in the last row do not matter.
 
+    In a cluster the vector is a part of a longer one. SUMSQ ends with the sums of all parts, S2 among them: that of a
+    QUANT is then the one of the last SUMSQ. A QUANT goes by the largest of all parts, writes its elements to the
+    exchange, and ends when the whole last row has come from there to activation memory.
+
     Attributes:
         job: In(stream) Ready while idle.
         done: Out One cycle, at the end of a job; everything is written by then.
         vector, params: Out Read ports of vector and parameter memory; ``params`` is not read with ``ones`` (SUMSQ).
-        activations: Out Write port of activation memory.
+        activations: Out Write port of activation memory, without clusters.
+        exchange: Out With clusters: the exchange, see :func:`exchange_signature`.
         s2: In Sum of squares of the row operations, 64 bits a slot; constant during a QUANT.
         scale: Out The scale of the last QUANT; changes with ``done``.
         stall: Out What the unit is doing: SUMSQ, QUANT, or SCALAR where a QUANT has nothing in its passes and waits
-            for the scalar unit. While idle, what the offered job will do.
-        s1: The sum of the last SUMSQ, 64 bits: not a port, for observation.
+            for the scalar unit. While idle, what the offered job will do. To wait for other clusters is SUMSQ in a
+            SUMSQ, and SCALAR in a QUANT, whose reciprocal needs the largest of all.
+        s1: The sum of the last SUMSQ (with clusters, of all parts), 64 bits: not a port, for observation.
     """
 
     def __init__(self, *, config: HardwareConfig) -> None:
@@ -78,15 +109,19 @@ class VectorUnit(wiring.Component):
         self._config = config
         self.s1 = Signal(numerics.SQUARES_WIDTH)
         params = data.ArrayLayout(unsigned(numerics.PARAM_WIDTH), width)
+        activations = data.ArrayLayout(unsigned(numerics.Q_WIDTH), width)
+        outlet = (
+            {"exchange": Out(exchange_signature(config))}
+            if config.clusters > 1
+            else {"activations": Out(MemoryWrite(config.activation_depth // width, activations))}
+        )
         super().__init__(
             {
                 "job": In(stream.Signature(vector_job())),
                 "done": Out(1),
                 "vector": Out(MemoryRead(config.vector_depth // width, data.ArrayLayout(row_values(config), width))),
                 "params": Out(MemoryRead(config.param_depth // width, params)),
-                "activations": Out(
-                    MemoryWrite(config.activation_depth // width, data.ArrayLayout(unsigned(numerics.Q_WIDTH), width))
-                ),
+                **outlet,
                 "s2": In(data.ArrayLayout(unsigned(numerics.SQUARES_WIDTH), config.slots)),
                 "scale": Out(row_scale(config)),
                 "stall": Out(Stall),
@@ -136,25 +171,28 @@ class VectorUnit(wiring.Component):
             (quantiser, job.quantise & writing),
         ):
             m.d.comb += [unit.i.p.eq(products.o.p), unit.i.valid.eq(products.o.valid & wanted)]
+
+        results = self._results(m, squares, largest)
         m.d.comb += [
-            self.s1.eq(squares.total),
-            scalar.s1.eq(squares.total),
-            scalar.s2.eq(self.s2[0]),
+            self.s1.eq(results.s1),
+            scalar.s1.eq(results.s1),
+            scalar.s2.eq(results.s2),
             scalar.constants.eps_mantissa.eq(job.eps_mantissa),
             scalar.constants.eps_shift.eq(job.eps_shift),
             scalar.constants.eps_const.eq(job.eps_const),
             scalar.constants.mantissa.eq(job.scale_mantissa),
             scalar.constants.exponent.eq(job.scale_exponent),
-            scalar.largest.eq(largest.top),
-            scalar.convert.eq(largest.done),
+            scalar.largest.eq(results.top),
+            scalar.convert.eq(results.found),
             quantiser.align.eq(scalar.align),
             quantiser.reciprocal.eq(scalar.reciprocal),
         ]
 
         # Activations to memory.
-        m.d.comb += [self.activations.enable.eq(quantiser.o.valid), self.activations.data.eq(quantiser.o.p.row)]
+        activations = results.activations
+        m.d.comb += [activations.enable.eq(quantiser.o.valid), activations.data.eq(quantiser.o.p.row)]
         with m.If(quantiser.o.valid):
-            m.d.sync += self.activations.address.eq(self.activations.address + 1)
+            m.d.sync += activations.address.eq(activations.address + 1)
             with m.If(quantiser.o.p.last):
                 m.d.sync += written.eq(1)
         with m.If(scalar.done):
@@ -164,11 +202,11 @@ class VectorUnit(wiring.Component):
             m.d.sync += waiting.eq(0)
         with m.Elif(scalar.convert):
             m.d.sync += waiting.eq(1)
+        idle = waiting if results.offering is None else waiting | results.offering
         running = Mux(self.job.ready, self.job.p.quantise, job.quantise)
-        m.d.comb += self.stall.eq(
-            Mux(running, Mux(waiting | (written & ~scaled), Stall.SCALAR, Stall.QUANT), Stall.SUMSQ)
-        )
+        m.d.comb += self.stall.eq(Mux(running, Mux(idle | (written & ~scaled), Stall.SCALAR, Stall.QUANT), Stall.SUMSQ))
 
+        gathered = self._gathered(m, last_row) if self._config.clusters > 1 else None
         before = Signal.like(self.job.p.count)  # the last element
         m.d.comb += before.eq(self.job.p.count - 1)
         with m.FSM():
@@ -178,7 +216,7 @@ class VectorUnit(wiring.Component):
                 m.d.sync += [tail[element].eq(before[:index_bits] >= element) for element in range(width)]
                 with m.If(self.job.p.count == 0):
                     m.d.sync += [last_row.eq(0), tail.eq(0)]
-                m.d.sync += [writing.eq(0), written.eq(0), scaled.eq(0), self.activations.address.eq(0)]
+                m.d.sync += [writing.eq(0), written.eq(0), scaled.eq(0), activations.address.eq(0)]
                 with m.If(self.job.valid):
                     m.d.comb += [squares.clear.eq(~self.job.p.quantise), largest.clear.eq(1)]
                     m.next = "READ"
@@ -192,12 +230,56 @@ class VectorUnit(wiring.Component):
                 with m.If(scalar.converted):
                     m.d.sync += writing.eq(1)
                     m.next = "READ"
-                quantised = (written | (quantiser.o.valid & quantiser.o.p.last)) & (scaled | scalar.done)
+                if gathered is None:
+                    gathered = written | (quantiser.o.valid & quantiser.o.p.last)
+                quantised = gathered & (scaled | scalar.done)
                 with m.If(quantised):
                     m.d.sync += [self.scale[0].mantissa.eq(scalar.mantissa), self.scale[0].shift.eq(scalar.shift)]
-                with m.If(quantised | squares.done):
+                with m.If(quantised | results.summed):
                     m.next = "DONE"
             with m.State("DONE"):
                 m.d.comb += self.done.eq(1)
                 m.next = "IDLE"
         return m
+
+    def _gathered(self, m: Module, last_row: Signal) -> Value:
+        """In this cycle or before it, the last whole row of the job is written."""
+        gathered, before = self.exchange.gathered, Signal()
+        last = gathered.enable & (gathered.address == last_row)
+        with m.If(self.job.ready):
+            m.d.sync += before.eq(0)
+        with m.Elif(last):
+            m.d.sync += before.eq(1)
+        return before | last
+
+    def _results(self, m: Module, squares: SumOfSquares, largest: Largest) -> _Results:
+        if self._config.clusters == 1:
+            return _Results(
+                s1=squares.total,
+                s2=self.s2[0],
+                summed=squares.done,
+                top=largest.top,
+                found=largest.done,
+                activations=self.activations,
+            )
+        exchange = self.exchange
+        m.submodules.agreement = agreement = Agreement()
+        m.d.comb += [
+            agreement.summed.eq(squares.done),
+            agreement.found.eq(largest.done),
+            agreement.agreed.eq(exchange.agreed_valid),
+            agreement.agreed_sums.eq(exchange.agreed_sums),
+            exchange.offer_valid.eq(agreement.offering),
+            exchange.offer_sums[0].eq(squares.total),
+            exchange.offer_sums[1].eq(self.s2[0]),
+            exchange.offer_top.eq(largest.top),
+        ]
+        return _Results(
+            s1=agreement.sums[0],
+            s2=agreement.sums[1],
+            summed=agreement.sums_agreed,
+            top=exchange.agreed_top,
+            found=agreement.top_agreed,
+            activations=exchange.share,
+            offering=agreement.offering,
+        )

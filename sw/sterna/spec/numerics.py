@@ -19,6 +19,7 @@ Q_WIDTH = 8  # quantised activation, signed, -127..127
 ACC_WIDTH = 24  # row sum of trits times activations, signed: |sum| <= 128 * 65535
 VALUE_WIDTH = 24  # residual, gate input, state, product, logit: one element of vector memory, signed
 PARAM_WIDTH = 16  # norm weight mantissa (signed) or lower bound (unsigned)
+PRODUCT_BITS = VALUE_WIDTH + PARAM_WIDTH - 1  # |w*c|: 38 bits, and one for the corner 2**38
 GATE_IN_FRAC = 14  # gate input, i.e. the output of f, i, g, gate and up projections
 GATE_FRAC = 16  # sigma and the forget gate, unsigned 0..65536
 STATE_FRAC = 16  # recurrent state h
