@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from sterna.compiler.image import MemoryImage
@@ -36,10 +37,27 @@ class StreamAccount:
 
 
 def account(image: MemoryImage, config: HardwareConfig) -> StreamAccount:
-    """Walk the program of ``image``, which was compiled for ``config``."""
-    program = next(memoryview(data) for address, data in image.segments if address == image.program_address)
-    size, position = config.word_bytes, 0
+    """Walk the programs of ``image``, which was compiled for ``config``: those of all clusters."""
+    segments = dict(image.segments)
+    words: Counter[str] = Counter()
+    for cluster in range(config.clusters):
+        program = segments[cluster * config.channel_bytes + image.program_address]
+        words.update(_words(memoryview(program), config))
+    size, read = config.word_bytes, image.weight_bytes - image.generated_bytes
+    return StreamAccount(
+        trits=read,
+        padding=words["trits"] * size - read,
+        parameters=words["parameters"] * size,
+        descriptors=words["descriptors"] * size,
+        embedding=config.clusters * image.embed_beats * config.beat_bytes,
+        generated=image.generated_bytes,
+    )
+
+
+def _words(program: memoryview, config: HardwareConfig) -> dict[str, int]:
+    """Words of one program by purpose."""
     words = dict.fromkeys(("parameters", "descriptors", "trits"), 0)
+    size, position = config.word_bytes, 0
     while position < len(program):
         d = decode(bytes(program[position : position + config.descriptor_words * size]))
         payload = 0
@@ -51,12 +69,4 @@ def account(image: MemoryImage, config: HardwareConfig) -> StreamAccount:
             words["trits"] += payload
         words["descriptors"] += config.descriptor_words
         position += (config.descriptor_words + payload) * size
-    read = image.weight_bytes - image.generated_bytes
-    return StreamAccount(
-        trits=read,
-        padding=words["trits"] * size - read,
-        parameters=words["parameters"] * size,
-        descriptors=words["descriptors"] * size,
-        embedding=image.embed_beats * config.beat_bytes,
-        generated=image.generated_bytes,
-    )
+    return words

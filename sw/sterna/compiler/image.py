@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain, groupby
 from operator import itemgetter
+
+import numpy as np
 
 from sterna.compiler.program import ProgramWriter
 from sterna.errors import SternaError
@@ -18,11 +20,16 @@ from sterna.spec.image import ImageTensor, checksum
 from sterna.spec.numerics import IntArray
 
 SEGMENT_ALIGNMENT = 4096
+_TOKENS = 1024  # rows of the embedding table that are made at a time
 
 
 @dataclass(frozen=True)
 class MemoryImage:
-    """What goes into the accelerator's memory. Addresses and sizes in bytes, beats of ``beat_bytes``."""
+    """What goes into the accelerator's memory. Addresses and sizes in bytes, beats of ``beat_bytes``.
+
+    With clusters, ``segments`` and ``tensors`` are those of all, at the host's addresses. All other addresses and
+    sizes are in the memory of each, where they are the same.
+    """
 
     segments: list[tuple[int, bytes]]
     tensors: list[ImageTensor]  # what stands where in the segments, every byte of them, with its checksum
@@ -53,44 +60,76 @@ def compile_model(
         SternaError: the model does not fit the configuration.
     """
     integers = model if isinstance(model, IntegerModel) else IntegerModel.from_model(model)
-    writer = ProgramWriter(integers, config)
-    program = bytearray()
-    ends = []
-    tensors: list[ImageTensor] = []
-    for parts in (writer.body(), writer.head()):
-        for name, group in groupby(parts, key=itemgetter(0)):
-            start = len(program)
-            for chunk in chain.from_iterable(part for _, part in group):
-                program += chunk
-                if progress:
-                    progress(len(chunk))
-            tensors.append(_tensor(name, start, program[start:]))
-        ends.append(len(program) // config.beat_bytes)
+    report = progress or (lambda _: None)
+    writers = [ProgramWriter(integers, config, cluster=cluster) for cluster in range(config.clusters)]
+    programs = [_Program.write(writer, report) for writer in writers]
+    tables = _embedding(writers, integers, report)
     vocabulary = integers.geometry.vocab
-    embedding = b"".join(writer.embedding_row(token) for token in range(vocabulary))
-    embed_address = _align(len(program))
-    tensors.append(_tensor(EMBEDDING, embed_address, embedding))
-    logits_address = _align(embed_address + len(embedding))
-    size = _align(logits_address + vocabulary * numerics.LOGIT_BYTES)
-    if size > 1 << config.address_width:
+    embed_address = _align(len(programs[0].contents))
+    logits_address = _align(embed_address + len(tables[0]))
+    size = _align(logits_address + vocabulary // config.clusters * numerics.LOGIT_BYTES)
+    if size > config.channel_bytes:
         raise SternaError(
             f"the image of {size} bytes exceeds the {config.address_width}-bit memory port of {config.name}"
         )
+    segments: list[tuple[int, bytes]] = []
+    tensors: list[ImageTensor] = []
+    for cluster, (program, table) in enumerate(zip(programs, tables, strict=True)):
+        first, of_cluster = cluster * config.channel_bytes, f" of cluster {cluster}" if cluster else ""
+        segments += [(first, program.contents), (first + embed_address, table)]
+        own = [*program.tensors, _tensor(EMBEDDING, embed_address, table)]
+        tensors += [replace(t, name=t.name + of_cluster, address=first + t.address) for t in own]
     return MemoryImage(
-        segments=[(0, bytes(program)), (embed_address, embedding)],
+        segments=segments,
         tensors=tensors,
         program_address=0,
-        program_beats=ends[1],
-        prefix_beats=ends[0],
+        program_beats=len(programs[0].contents) // config.beat_bytes,
+        prefix_beats=programs[0].prefix_bytes // config.beat_bytes,
         embed_address=embed_address,
-        embed_beats=len(embedding) // vocabulary // config.beat_bytes,
+        embed_beats=len(tables[0]) // vocabulary // config.beat_bytes,
         logits_address=logits_address,
         vocabulary=vocabulary,
         weight_bytes=integers.weight_bytes,
-        generated_bytes=writer.generated_bytes,
+        generated_bytes=writers[0].generated_bytes,
         size=size,
-        residual_order=writer.order,
+        residual_order=writers[0].order,
     )
+
+
+@dataclass(frozen=True)
+class _Program:
+    """That of a cluster, at the beginning of its memory."""
+
+    contents: bytes
+    prefix_bytes: int  # without the head
+    tensors: list[ImageTensor]
+
+    @classmethod
+    def write(cls, writer: ProgramWriter, progress: Callable[[int], None]) -> _Program:
+        contents = bytearray()
+        tensors, ends = [], []
+        for parts in (writer.body(), writer.head()):
+            for name, group in groupby(parts, key=itemgetter(0)):
+                start = len(contents)
+                for chunk in chain.from_iterable(part for _, part in group):
+                    contents += chunk
+                    progress(len(chunk))
+                tensors.append(_tensor(name, start, contents[start:]))
+            ends.append(len(contents))
+        return cls(bytes(contents), ends[0], tensors)
+
+
+def _embedding(writers: Sequence[ProgramWriter], model: IntegerModel, progress: Callable[[int], None]) -> list[bytes]:
+    """The embedding table of each cluster; a row of the model's is made integers once for all."""
+    tables = [bytearray() for _ in writers]
+    vocabulary = range(model.geometry.vocab)
+    for start in range(0, len(vocabulary), _TOKENS):
+        elements = model.embedding.integers(np.array(vocabulary[start : start + _TOKENS]))
+        for writer, table in zip(writers, tables, strict=True):
+            rows = writer.embedding_rows(elements)
+            table += rows.data
+            progress(rows.nbytes)
+    return [bytes(table) for table in tables]
 
 
 def _tensor(name: str, address: int, contents: bytes | bytearray) -> ImageTensor:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from sterna.compiler.arrangement import Arrangement, check_shares, part
 from sterna.compiler.layout import ColumnBlocks, generated_order, tile_words
 from sterna.errors import SternaError
 from sterna.model.geometry import Geometry
@@ -19,7 +19,6 @@ from sterna.spec.isa import Opcode, RowOp, encode
 from sterna.spec.numerics import MAX_SHIFT, IntArray
 from sterna.spec.packing import unpack
 
-T = TypeVar("T", bound=np.generic)
 Parts = Iterator[tuple[str, Iterable[bytes]]]  # the tensor that a part of the program is for, and its bytes in pieces
 GENERATED_KINDS = ("f", "i", "g", "gate")  # what reads the residual; fixed trits of the others are stored
 
@@ -42,19 +41,21 @@ class Placement:
 
     @classmethod
     def of(cls, geometry: Geometry, config: HardwareConfig) -> Placement:
-        """Place the vectors of a model.
+        """Place the vectors of a model, in a cluster its part of each.
 
         Raises:
-            SternaError: one of the build's memories is too small; the sentence names it.
+            SternaError: one of the build's memories is too small, or its clusters cannot share the model; the sentence
+                names the memory or the size.
         """
-        align = config.params_per_word
-        hidden, inner = _round_up(geometry.hidden, align), _round_up(geometry.inner, align)
+        check_shares(geometry, config)
+        align, clusters = config.params_per_word, config.clusters
+        hidden, inner = (_round_up(size // clusters, align) for size in (geometry.hidden, geometry.inner))
         placement = cls(0, hidden, 0, hidden, 2 * hidden, hidden + max(hidden, inner), max(3 * hidden, hidden + inner))
         widest = max(ColumnBlocks.of(n, config).columns(config) for n in (geometry.hidden, geometry.inner))
         needs = {
             "vector_depth": placement.vector_depth,
             "param_depth": placement.param_depth,
-            "state_depth": geometry.layers * geometry.hidden,
+            "state_depth": geometry.layers * geometry.hidden // clusters,
             "activation_depth": widest,
         }
         for name, need in needs.items():
@@ -73,18 +74,21 @@ def generated_blocks(geometry: Geometry, config: HardwareConfig) -> int:
 
 
 class ProgramWriter:
-    """Turns an :class:`IntegerModel` into the bytes of the program, descriptor by descriptor.
+    """Turns an :class:`IntegerModel` into the bytes of the program of one cluster, descriptor by descriptor.
 
     Where the build generates trits, the elements of the residual stand in ``order`` in all memories: columns of what
     reads it and rows of what adds to it follow, so that no sum and no largest element changes.
     """
 
-    def __init__(self, model: IntegerModel, config: HardwareConfig) -> None:
+    def __init__(self, model: IntegerModel, config: HardwareConfig, *, cluster: int = 0) -> None:
         self.model, self.config = model, config
         self.place = Placement.of(model.geometry, config)
-        blocks, hidden = generated_blocks(model.geometry, config), model.geometry.hidden
-        self.generated_blocks = blocks
-        self.order: IntArray | None = generated_order(hidden, config) if blocks else None
+        sizes = model.geometry
+        self.generated_blocks = generated_blocks(sizes, config)
+        self.order: IntArray | None = generated_order(sizes.hidden, config) if self.generated_blocks else None
+        self.hidden, self.inner = (Arrangement.share(n, config, cluster) for n in (sizes.hidden, sizes.inner))
+        self.vocabulary = part(sizes.vocab, config, cluster)
+        self.residual = self.hidden if self.order is None else Arrangement(self.order, self.order)
 
     @property
     def generated_bytes(self) -> int:
@@ -93,85 +97,95 @@ class ProgramWriter:
         fixed = (layer.projections[k] for n, layer in layers for k in GENERATED_KINDS if stream(k, n) is not None)
         return sum(projection.rows for projection in fixed) * self.generated_blocks * self.config.word_bytes
 
-    def embedding_row(self, token: int) -> bytes:
-        """Descriptor and elements of one row of the embedding table, filled to whole words."""
+    def embedding_rows(self, elements: npt.NDArray[np.int16]) -> npt.NDArray[np.uint8]:
+        """Rows of the embedding table, each a descriptor and its elements, filled to whole words.
+
+        Args:
+            elements: int16 [tokens, hidden], those of all clusters.
+
+        Returns:
+            uint8 [tokens, bytes].
+        """
         descriptor = self._descriptor(
             opcode=Opcode.EMBED,
             row_op=RowOp.EMBED,
             first=1,
-            count=self.model.geometry.hidden,
+            count=self.residual.count,
             target=self.place.residual,
             shift=self.model.embed_shift,
         )
-        elements = self.model.embedding.integers(np.array([token]))[0]
-        return descriptor + self._fill(self._ordered(elements).astype("<i2").tobytes())
+        held = np.ascontiguousarray(elements[:, self.residual.held], "<i2").view(np.uint8)
+        start, end = len(descriptor), len(descriptor) + held.shape[1]
+        rows = np.zeros((len(held), _round_up(end, self.config.word_bytes)), np.uint8)
+        rows[:, :start] = np.frombuffer(descriptor, np.uint8)
+        rows[:, start:end] = held
+        return rows
 
     def chunks(self) -> Iterator[bytes]:
         """The program in pieces, in order; together they are whole words."""
-        for _, part in chain(self.body(), self.head()):
-            yield from part
+        for _, pieces in chain(self.body(), self.head()):
+            yield from pieces
 
     def body(self) -> Parts:
         """The beginning of the program, which is all of a token but its logits: what a prompt needs before its end."""
         for index, layer in enumerate(self.model.layers):
             mlp = self._mlp(index, layer.glu) if layer.glu is not None else ()
-            for name, part in chain(self._attention(index, layer), mlp):
-                yield f"layers.{index}.{name}", part
+            for name, pieces in chain(self._attention(index, layer), mlp):
+                yield f"layers.{index}.{name}", pieces
 
     def head(self) -> Parts:
         """The rest of the program: logits, and END."""
-        place, model, geometry = self.place, self.model, self.model.geometry
-        yield "norm", self._sumsq(place.residual, geometry.hidden, model.norm)
-        yield "head", self._quant(place.residual, model.head)
-        yield "head", self._matmul(model.head, RowOp.LOGIT)
+        place, model, residual = self.place, self.model, self.residual
+        yield "norm", self._sumsq(place.residual, residual, model.norm)
+        yield "head", self._quant(place.residual, residual, model.head)
+        yield "head", self._matmul(model.head, RowOp.LOGIT, residual, self.vocabulary)
         yield "head", [self._descriptor(opcode=Opcode.END)]
 
     def _attention(self, index: int, layer: IntegerLayer) -> Parts:
-        place, hidden = self.place, self.model.geometry.hidden
-        state = index * hidden
+        place, residual, hidden = self.place, self.residual, self.hidden
+        rows, state = hidden.held, index * hidden.count
         f, i, g = (self.model.geometry.stream(kind, index) for kind in ("f", "i", "g"))
-        yield "attn_norm", self._sumsq(place.residual, hidden, layer.attn_norm)
-        yield "lower_bound", [self._load(place.lower_bound, layer.lower_bound)]
-        yield "f", self._quant(place.residual, layer.f)
-        yield "f", self._matmul(layer.f, RowOp.FORGET, stream=f, target=place.work, param=place.lower_bound)
-        yield "i", self._quant(place.residual, layer.i)
-        yield "i", self._matmul(layer.i, RowOp.RECUR, stream=i, source=place.work, state=state)
-        yield "g", self._quant(place.residual, layer.g)
-        shift = layer.product_shift
-        yield "g", self._matmul(layer.g, RowOp.OUTGATE, stream=g, target=place.work, state=state, shift=shift)
+        made = {"target": place.work, "state": state, "shift": layer.product_shift}
+        yield "attn_norm", self._sumsq(place.residual, residual, layer.attn_norm)
+        yield "lower_bound", [self._load(place.lower_bound, layer.lower_bound[rows])]
+        yield "f", self._quant(place.residual, residual, layer.f)
+        bound = place.lower_bound
+        yield "f", self._matmul(layer.f, RowOp.FORGET, residual, rows, stream=f, target=place.work, param=bound)
+        yield "i", self._quant(place.residual, residual, layer.i)
+        yield "i", self._matmul(layer.i, RowOp.RECUR, residual, rows, stream=i, source=place.work, state=state)
+        yield "g", self._quant(place.residual, residual, layer.g)
+        yield "g", self._matmul(layer.g, RowOp.OUTGATE, residual, rows, stream=g, **made)
         yield "g_norm", self._sumsq(place.work, hidden, layer.g_norm)
-        yield "o", self._quant(place.work, layer.o)
-        yield "o", self._matmul(layer.o, RowOp.RESIDUAL, source=place.residual, target=place.residual)
+        yield "o", self._quant(place.work, hidden, layer.o)
+        yield "o", self._add(layer.o, hidden)
 
     def _mlp(self, index: int, glu: IntegerGLU) -> Parts:
-        place, geometry = self.place, self.model.geometry
-        inner, stream = geometry.inner, geometry.stream("gate", index)
-        gate, up = range(inner), range(inner, 2 * inner)
+        place, residual, inner = self.place, self.residual, self.inner
+        stream = self.model.geometry.stream("gate", index)
+        gate, up = inner.held, self.model.geometry.inner + inner.held
         work = {"source": place.work, "target": place.work}
-        yield "mlp_norm", self._sumsq(place.residual, geometry.hidden, glu.mlp_norm)
-        yield "gate", self._quant(place.residual, glu.gate)
-        yield "gate", self._matmul(glu.gate, RowOp.SILU, rows=gate, stream=stream, target=place.work)
-        yield "gate", self._matmul(glu.gate, RowOp.MUL, rows=up, stream=stream, shift=glu.glu_shift, **work)
+        yield "mlp_norm", self._sumsq(place.residual, residual, glu.mlp_norm)
+        yield "gate", self._quant(place.residual, residual, glu.gate)
+        yield "gate", self._matmul(glu.gate, RowOp.SILU, residual, gate, stream=stream, target=place.work)
+        yield "gate", self._matmul(glu.gate, RowOp.MUL, residual, up, stream=stream, shift=glu.glu_shift, **work)
         yield "down", self._sumsq(place.work, inner, None)
-        yield "down", self._quant(place.work, glu.down)
-        yield "down", self._matmul(glu.down, RowOp.RESIDUAL, source=place.residual, target=place.residual)
+        yield "down", self._quant(place.work, inner, glu.down)
+        yield "down", self._add(glu.down, inner)
 
-    def _sumsq(self, source: int, count: int, norm: NormVector | None) -> Iterator[bytes]:
+    def _sumsq(self, source: int, vector: Arrangement, norm: NormVector | None) -> Iterator[bytes]:
         if norm is not None:
-            mantissa = self._ordered(norm.mantissa) if source == self.place.residual else norm.mantissa
-            yield self._load(self.place.norm, mantissa)
+            yield self._load(self.place.norm, norm.mantissa[vector.held])
         yield self._descriptor(
-            opcode=Opcode.SUMSQ, source=source, count=count, param=self.place.norm, ones=int(norm is None)
+            opcode=Opcode.SUMSQ, source=source, count=vector.count, param=self.place.norm, ones=int(norm is None)
         )
 
-    def _quant(self, source: int, projection: IntegerProjection) -> Iterator[bytes]:
+    def _quant(self, source: int, vector: Arrangement, projection: IntegerProjection) -> Iterator[bytes]:
         constants = projection.constants
-        weights = projection.weight_norm
-        yield self._load(self.place.weight_norm, self._ordered(weights) if source == self.place.residual else weights)
+        yield self._load(self.place.weight_norm, projection.weight_norm[vector.held])
         yield self._descriptor(
             opcode=Opcode.QUANT,
             source=source,
-            count=projection.columns,
+            count=vector.count,
             param=self.place.weight_norm,
             eps_mantissa=constants.eps_mantissa,
             eps_shift=constants.eps_shift,
@@ -180,21 +194,27 @@ class ProgramWriter:
             scale_exponent=constants.exponent,
         )
 
+    def _add(self, projection: IntegerProjection, vector: Arrangement) -> Iterator[bytes]:
+        """The projection of a vector whose rows are added to the residual."""
+        place = self.place.residual
+        return self._matmul(projection, RowOp.RESIDUAL, vector, self.residual.held, source=place, target=place)
+
     def _matmul(
         self,
         projection: IntegerProjection,
         row_op: RowOp,
+        vector: Arrangement,
+        rows: IntArray,
         *,
         stream: int | None = None,
-        rows: range | None = None,
         shift: int = 0,
         **addresses: int,
     ) -> Iterator[bytes]:
         """A descriptor and its words for each tile; ``addresses`` (source, target, …) belong to the first row.
 
-        ``stream`` is that of the generator for fixed trits that it may make.
+        ``vector`` is what it multiplies; ``rows`` are those of this cluster, int64, in the order of their results;
+        ``stream`` is that of the generator for fixed trits that it may make, whose rows are in a row.
         """
-        rows = rows or range(projection.rows)
         cut = ColumnBlocks.of(projection.columns, self.config)
         reservoir = self.model.geometry.reservoir
         generated = self.generated_blocks if stream is not None else 0
@@ -203,7 +223,8 @@ class ProgramWriter:
             tile = rows[start : start + self.config.tile_rows]
             made: dict[str, int] = {}
             if stream is not None and generated:
-                made = {"generated": generated, "eps_mantissa": stream, "eps_const": seed, "scale_mantissa": tile.start}
+                first = int(tile[0])
+                made = {"generated": generated, "eps_mantissa": stream, "eps_const": seed, "scale_mantissa": first}
             yield self._descriptor(
                 opcode=Opcode.MATMUL,
                 row_op=row_op,
@@ -213,20 +234,10 @@ class ProgramWriter:
                 tails=cut.tails,
                 shift=shift,
                 **made,
-                **{name: first + start for name, first in addresses.items()},
+                **{name: address + start for name, address in addresses.items()},
             )
-            yield tile_words(self._trits(projection, row_op, tile), self.config, generated=generated).tobytes()
-
-    def _trits(self, projection: IntegerProjection, row_op: RowOp, tile: range) -> npt.NDArray[np.int8]:
-        """Trits of a tile, int8 [rows, columns], where rows or columns are the residual's, in its order."""
-        if row_op is RowOp.RESIDUAL and self.order is not None:
-            return unpack(np.asarray(projection.packed[self.order[tile.start : tile.stop]]), projection.columns)
-        trits = unpack(np.asarray(projection.packed[tile.start : tile.stop]), projection.columns)
-        return trits if row_op is RowOp.RESIDUAL else self._ordered(trits)
-
-    def _ordered(self, values: npt.NDArray[T]) -> npt.NDArray[T]:
-        """Elements or columns [..., hidden] of the residual in its order."""
-        return values if self.order is None else values[..., self.order]
+            trits = vector.in_columns(unpack(np.asarray(projection.packed[tile]), projection.columns))
+            yield tile_words(trits, self.config, generated=generated).tobytes()
 
     def _load(self, target: int, values: IntArray) -> bytes:
         payload = self._fill((values & 0xFFFF).astype("<u2").tobytes())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from sterna.emulator.exchange import Activations, Offer, Run, Scalars, run_in_step
 from sterna.golden import rows
 from sterna.spec import generator, isa, numerics, packing
 from sterna.spec.config import HardwareConfig
@@ -54,7 +56,7 @@ class _Stream:
 
 
 class Interpreter:
-    """Vector, state, parameter and activation memory of one slot of a build, and the operations on them."""
+    """Vector, state, parameter and activation memory of one slot or cluster of a build, and the operations on them."""
 
     def __init__(self, config: HardwareConfig) -> None:
         self.config = config
@@ -62,11 +64,17 @@ class Interpreter:
         self.state = np.zeros(config.state_depth, np.int64)
         self.params = np.zeros(config.param_depth, np.int64)  # as unsigned 16 bits
         self.activations = np.zeros(config.activation_depth, np.int64)
-        self.s1 = self.s2 = 0
+        self.s2 = 0  # of the rows so far
+        self.agreed = Scalars()  # of the last SUMSQ
         self.scale = QuantiserScalars(0, 0, 0, 0)
 
     def run(self, data: npt.NDArray[np.uint8], *, fresh: bool, prefix: bool = False) -> TokenResult:
-        """Run one token.
+        """Run one token of a build without clusters; see :meth:`token`."""
+        (result,) = run_in_step([self.token(data, fresh=fresh, prefix=prefix)], vector_width=self.config.vector_width)
+        return result
+
+    def token(self, data: npt.NDArray[np.uint8], *, fresh: bool, prefix: bool = False) -> Run[TokenResult]:
+        """Run one token in step with the other clusters; see :func:`~sterna.emulator.exchange.run_in_step`.
 
         Args:
             data: uint8, the bytes of the stream: embedding row, then program.
@@ -94,9 +102,9 @@ class Interpreter:
                     w = self.vector[d["source"] : d["source"] + d["count"]]
                     if not d["ones"]:
                         w = numerics.round_shift(w * self._signed_params(d), numerics.PARAM_WIDTH - 1)
-                    self.s1 = int(rows.squares(w))
+                    self.agreed = yield from _scalars(Scalars(s1=int(rows.squares(w)), s2=self.s2))
                 case Opcode.QUANT:
-                    self._quant(d)
+                    yield from self._quant(d)
                 case Opcode.MATMUL:
                     sums = self._matmul(d, stream)
                     self._rows(d, sums, self.scale.scale_mantissa, self.scale.scale_shift, fresh, result)
@@ -109,7 +117,7 @@ class Interpreter:
     def _signed_params(self, d: dict[str, int]) -> IntArray:
         return self.params[d["param"] : d["param"] + d["count"]].astype(np.uint16).view(np.int16).astype(np.int64)
 
-    def _quant(self, d: dict[str, int]) -> None:
+    def _quant(self, d: dict[str, int]) -> Run[None]:
         product = self.vector[d["source"] : d["source"] + d["count"]] * self._signed_params(d)
         constants = ScaleConstants(
             eps_mantissa=d["eps_mantissa"],
@@ -118,9 +126,12 @@ class Interpreter:
             mantissa=d["scale_mantissa"],
             exponent=d["scale_exponent"],
         )
-        self.scale = numerics.quantiser_scalars(int(np.max(np.abs(product))), self.s1, self.s2, constants)
+        top = yield from _scalars(Scalars(largest=int(np.max(np.abs(product)))))
+        self.scale = numerics.quantiser_scalars(top.largest, self.agreed.s1, self.agreed.s2, constants)
+        all_of_them = yield Activations(numerics.quantise(product, self.scale.exponent, self.scale.reciprocal))
+        assert isinstance(all_of_them, Activations)
         self.activations[:] = 0
-        self.activations[: d["count"]] = numerics.quantise(product, self.scale.exponent, self.scale.reciprocal)
+        self.activations[: len(all_of_them.values)] = all_of_them.values
 
     def _matmul(self, d: dict[str, int], stream: _Stream) -> IntArray:
         """Row sums int64 [count]: tail blocks, then full blocks, as TernaryLanes takes them."""
@@ -185,6 +196,13 @@ class Interpreter:
             self.vector[d["target"] : d["target"] + count] = out
         result.trace.append(out)
         result.saturations += int(np.count_nonzero(clamped | clamped_out))
+
+
+def _scalars(own: Scalars) -> Generator[Offer, Offer, Scalars]:
+    """Offer ``own`` and take what is agreed on."""
+    agreed = yield own
+    assert isinstance(agreed, Scalars)
+    return agreed
 
 
 def _bases(shared_rows: list[int], base: int, lanes: int) -> list[tuple[int, int]]:

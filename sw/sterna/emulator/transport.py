@@ -7,10 +7,13 @@ import time
 import numpy as np
 import numpy.typing as npt
 
+from sterna.emulator.exchange import run_in_step
 from sterna.emulator.interpreter import Interpreter, ProgramError, TokenResult
+from sterna.emulator.memory import ChannelMemory
 from sterna.engines.transport import Transport, register_offset
 from sterna.errors import DeviceError
 from sterna.spec.config import HardwareConfig, preset
+from sterna.spec.numerics import IntArray
 from sterna.spec.registers import (
     MAGIC,
     REGISTERS,
@@ -27,6 +30,7 @@ from sterna.spec.registers import (
     token_register,
 )
 
+_MEMORY_BYTES = 1 << 30
 _LOGIT_DTYPE = "<i4"
 _CONSTANTS = ("MAGIC", "VERSION", "CONFIG_HASH")
 _REPORTS = tuple(r.name for r in REGISTERS if r.access is Access.RO and r.name not in _CONSTANTS)
@@ -37,13 +41,14 @@ class EmulatorTransport(Transport):
 
     Args:
         config: The configuration to stand for, or the name of a preset.
-        size: Bytes of memory.
+        size: Bytes of memory; with clusters of each one's, by default all that its port can address.
     """
 
-    def __init__(self, config: HardwareConfig | str = "sim-small", *, size: int = 1 << 30) -> None:
+    def __init__(self, config: HardwareConfig | str = "sim-small", *, size: int | None = None) -> None:
         self._config = preset(config) if isinstance(config, str) else config
-        self._memory: npt.NDArray[np.uint8] | None = np.zeros(size, np.uint8)  # pages are taken when touched
-        self._traces: dict[int, npt.NDArray[np.int32]] = {}
+        size = size or min(_MEMORY_BYTES, self._config.channel_bytes)
+        self._memory: ChannelMemory | None = ChannelMemory(self._config, size=size)
+        self._traces: dict[int, npt.NDArray[np.int32]] = {}  # by slot or cluster
         self.reset()
 
     @property
@@ -51,13 +56,23 @@ class EmulatorTransport(Transport):
         """The configuration it stands for."""
         return self._config
 
+    @property
+    def memory_bytes(self) -> int:
+        """See :attr:`Transport.memory_bytes`."""
+        return self._require_open().size
+
+    @property
+    def fast_memory(self) -> bool:
+        """See :attr:`Transport.fast_memory`."""
+        return True
+
     def read_memory(self, address: int, size: int) -> bytes:
         """See :meth:`Transport.read_memory`."""
-        return self._range(address, size).tobytes()
+        return self._require_open().range(address, size).tobytes()
 
     def write_memory(self, address: int, data: bytes | bytearray | memoryview) -> None:
         """See :meth:`Transport.write_memory`."""
-        self._range(address, len(data))[:] = np.frombuffer(data, np.uint8)
+        self._require_open().range(address, len(data))[:] = np.frombuffer(data, np.uint8)
 
     def read_register(self, name: str) -> int:
         """See :meth:`Transport.read_register`."""
@@ -101,7 +116,8 @@ class EmulatorTransport(Transport):
         return self._traces.pop(slot, np.zeros(0, np.int32))
 
     def _core_reset(self) -> None:
-        self._slots = [Interpreter(self._config) for _ in range(self._config.slots)]
+        clusters = range(self._config.clusters)
+        self._slots = [[Interpreter(self._config) for _ in clusters] for _ in range(self._config.slots)]
         self._registers |= {name: 0 for name in _REPORTS if name in self._registers}
 
     def _start(self, control: Control) -> None:
@@ -109,24 +125,33 @@ class EmulatorTransport(Transport):
         self._registers["STATUS"] = 0
         modes = {slot: self._mode(slot, control) for slot in range(self._config.slots)}
         modes = {slot: mode for slot, mode in modes.items() if not mode & SlotMode.IDLE}
-        before = [interpreter.state.copy() for interpreter in self._slots]
+        before = [self._states(slot) for slot in range(self._config.slots)]
         results = {}
         try:
             for slot in modes:
                 if self._registers[token_register(slot)] >= self._registers["VOCABULARY"]:
                     raise ProgramError(ErrorCause.BAD_TOKEN)
             for slot, mode in modes.items():
-                interpreter = self._slots[slot]
                 if mode & SlotMode.CHAINED:
-                    interpreter.state = self._slots[slot - 1].state.copy()
+                    self._take_states(slot, self._states(slot - 1))
                 elif mode & SlotMode.MOVED:
-                    interpreter.state = before[self._source(slot)].copy()
+                    self._take_states(slot, before[self._source(slot)])
                 fresh, prefix = bool(mode & SlotMode.FRESH), bool(control & Control.PREFIX)
-                results[slot] = interpreter.run(self._stream(slot), fresh=fresh, prefix=prefix)
+                clusters = enumerate(self._slots[slot])
+                tokens = [unit.token(self._stream(slot, c), fresh=fresh, prefix=prefix) for c, unit in clusters]
+                results[slot] = run_in_step(tokens, vector_width=self._config.vector_width)
             self._report(results, [slot for slot, mode in modes.items() if mode & SlotMode.LOGITS])
         except ProgramError as error:
             self._registers["ERROR_CAUSE"] = error.cause
             self._registers["STATUS"] = Status.ERROR
+
+    def _states(self, slot: int) -> list[IntArray]:
+        """Copies of the recurrent state of a slot, that of each cluster."""
+        return [cluster.state.copy() for cluster in self._slots[slot]]
+
+    def _take_states(self, slot: int, states: list[IntArray]) -> None:
+        for cluster, state in zip(self._slots[slot], states, strict=True):
+            cluster.state = state.copy()
 
     def _mode(self, slot: int, control: Control) -> SlotMode:
         """What SLOT_n and CONTROL say of a slot."""
@@ -138,41 +163,42 @@ class EmulatorTransport(Transport):
     def _source(self, slot: int) -> int:
         return (self._registers[slot_register(slot)] >> SOURCE_OFFSET) % self._config.slots
 
-    def _stream(self, slot: int) -> npt.NDArray[np.uint8]:
-        """Embedding row of a slot and program, as the read DMA would bring them."""
-        r, beat = self._registers, self._config.beat_bytes
+    def _stream(self, slot: int, cluster: int) -> npt.NDArray[np.uint8]:
+        """Embedding row of a slot and program, as the read DMA of a cluster would bring them."""
+        r, beat, memory = self._registers, self._config.beat_bytes, self._require_open()
         row = self._address("EMBED_ADDRESS") + r[token_register(slot)] * r["EMBED_BEATS"] * beat
         parts = [(row, r["EMBED_BEATS"] * beat), (self._address("PROGRAM_ADDRESS"), r["PROGRAM_BEATS"] * beat)]
         try:
-            return np.concatenate([self._range(*part) for part in parts])
+            return np.concatenate([memory.window(cluster, *part) for part in parts])
         except DeviceError as error:
             raise ProgramError(ErrorCause.BUS_READ) from error
 
-    def _report(self, results: dict[int, TokenResult], wanted: list[int]) -> None:
-        r = self._registers
-        if wanted:
-            logits = np.stack([results[slot].logits for slot in wanted], axis=-1).astype(_LOGIT_DTYPE)
+    def _report(self, results: dict[int, list[TokenResult]], wanted: list[int]) -> None:
+        """Leave behind what a pass made: ``results`` of each slot and cluster, logits of the slots ``wanted``."""
+        r, clusters, memory = self._registers, range(self._config.clusters), self._require_open()
+        for cluster in clusters if wanted else ():
+            logits = np.stack([results[slot][cluster].logits for slot in wanted], axis=-1).astype(_LOGIT_DTYPE)
+            data = np.frombuffer(logits.tobytes(), np.uint8)
             try:
-                self.write_memory(self._address("LOGITS_ADDRESS"), logits.tobytes())
+                memory.window(cluster, self._address("LOGITS_ADDRESS"), len(data))[:] = data
             except DeviceError as error:
                 raise ProgramError(ErrorCause.BUS_WRITE) from error
-        self._traces = {slot: np.concatenate(result.trace).astype(np.int32) for slot, result in results.items()}
-        for slot, result in results.items():
-            if len(result.logits):
-                r[sampled_register(slot)] = int(np.argmax(result.logits))
+        self._traces = {
+            slot + cluster: np.concatenate(result.trace).astype(np.int32)  # only one of the two is ever above 0
+            for slot, parts in results.items()
+            for cluster, result in enumerate(parts)
+        }
+        for slot, parts in results.items():
+            logits = np.concatenate([part.logits for part in parts])
+            if len(logits):
+                r[sampled_register(slot)] = int(np.argmax(logits))
         r["READ_BEATS"] = len(results) * r["EMBED_BEATS"] + r["PROGRAM_BEATS"]
-        r["SATURATIONS"] = sum(result.saturations for result in results.values())
+        r["SATURATIONS"] = sum(part.saturations for parts in results.values() for part in parts)
         r["TOKENS"] += 1
         r["STATUS"] = Status.DONE
 
     def _address(self, name: str) -> int:
         return self._registers[name] | self._registers[f"{name}_HIGH"] << 32
-
-    def _range(self, address: int, size: int) -> npt.NDArray[np.uint8]:
-        memory = self._require_open()
-        if not 0 <= address <= address + size <= len(memory):
-            raise DeviceError(f"bytes {address}..{address + size} are not inside the memory of {len(memory)} bytes")
-        return memory[address : address + size]
 
     def _require_register(self, name: str) -> None:
         self._require_open()
@@ -182,7 +208,7 @@ class EmulatorTransport(Transport):
                 f"configuration {self._config.name} has no register {name}: it has {self._config.slots} slots"
             )
 
-    def _require_open(self) -> npt.NDArray[np.uint8]:
+    def _require_open(self) -> ChannelMemory:
         if self._memory is None:
             raise DeviceError("the emulator is closed")
         return self._memory

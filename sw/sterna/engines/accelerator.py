@@ -283,11 +283,13 @@ class AcceleratorEngine:
         return high << 32 | self._transport.read_register(name)
 
     def _read_logits(self, slots: list[int]) -> dict[int, npt.NDArray[np.int32]]:
-        """Those of ``slots``, which the accelerator has written side by side."""
+        """Those of ``slots``, which the accelerator has written side by side, or each cluster its own."""
         if not slots:
             return {}
-        size = self._image.vocabulary * len(slots) * numerics.LOGIT_BYTES
-        data = self._transport.read_memory(self._image.logits_address, size)
+        config, image = self._transport.config, self._image
+        size = image.vocabulary // config.clusters * len(slots) * numerics.LOGIT_BYTES
+        places = (cluster * config.channel_bytes + image.logits_address for cluster in range(config.clusters))
+        data = b"".join(self._transport.read_memory(place, size) for place in places)
         columns = np.frombuffer(data, "<i4").reshape(-1, len(slots)).T.astype(np.int32)
         return dict(zip(slots, columns, strict=True))
 

@@ -21,12 +21,13 @@ def check_size(transport: Transport, image: Image) -> None:
     Raises:
         DeviceError: it is too small.
     """
-    there = transport.memory_bytes
-    ends = [address + len(contents) for address, contents in image.segments]
-    needed = max(*ends, image.logits_address + image.vocabulary * numerics.LOGIT_BYTES)
+    there, config = transport.memory_bytes, transport.config
+    ends = [address % config.channel_bytes + len(contents) for address, contents in image.segments]
+    needed = max(*ends, image.logits_address + image.vocabulary // config.clusters * numerics.LOGIT_BYTES)
     if there is not None and needed > there:
+        behind = f" behind each of {config.clusters} ports" if config.clusters > 1 else ""
         raise DeviceError(
-            f"the model takes {needed} bytes of memory and the device has {there}: choose a smaller model or a "
+            f"the model takes {needed} bytes of memory{behind} and the device has {there}: choose a smaller model or a "
             "board with more memory"
         )
 

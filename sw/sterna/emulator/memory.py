@@ -1,0 +1,43 @@
+"""The memory of an emulated accelerator: one behind each cluster's port."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from sterna.errors import DeviceError
+from sterna.spec.config import HardwareConfig
+
+
+class ChannelMemory:
+    """Bytes at the host's addresses, where the memory of cluster c begins at c times ``channel_bytes``.
+
+    Args:
+        config: Says how many there are, and how far apart.
+        size: Bytes of each. The system gives them when they are touched.
+    """
+
+    def __init__(self, config: HardwareConfig, *, size: int) -> None:
+        self.size, self._distance = size, config.channel_bytes
+        self._channels = [np.zeros(size, np.uint8) for _ in range(config.clusters)]
+
+    def range(self, address: int, size: int) -> npt.NDArray[np.uint8]:
+        """The bytes from ``address`` of the host on, uint8 [size]; what is written there is in memory.
+
+        Raises:
+            DeviceError: they are not inside one of the memories.
+        """
+        several = len(self._channels) > 1
+        return self.window(*(divmod(address, self._distance) if several else (0, address)), size)
+
+    def window(self, cluster: int, address: int, size: int) -> npt.NDArray[np.uint8]:
+        """The same, ``address`` being that of a cluster in its own memory."""
+        count = len(self._channels)
+        if not (0 <= cluster < count and 0 <= address <= address + size <= self.size):
+            place = (
+                f"the memory of {self.size} bytes"
+                if count == 1
+                else f"memory {cluster} of {count} of {self.size} bytes"
+            )
+            raise DeviceError(f"bytes {address}..{address + size} are not inside {place}")
+        return self._channels[cluster][address : address + size]
