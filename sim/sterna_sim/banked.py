@@ -72,8 +72,8 @@ class BankedModel:
             )
         if ports != self.ports:
             raise SternaError(
-                f"this memory has ports: {self.ports}, the accelerator: {ports}; choose a configuration of as many "
-                f"clusters"
+                f"this memory has ports: {self.ports}, the accelerator: {ports}; they must be as many, as of hbm32 "
+                "and u280"
             )
         return self.sequential * beat_bytes * ports
 
@@ -150,4 +150,4 @@ HBM2 = BankedModel(
 )
 
 # The same, a pseudo channel behind each of 32 ports.
-HBM32 = replace(HBM2, channels=1, ports=32, sequential=0.9215, random=0.19, size=1 << 28)
+HBM32 = replace(HBM2, channels=1, ports=32, sequential=0.9215, random=0.206, size=1 << 28)

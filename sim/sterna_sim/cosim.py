@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +75,8 @@ class CoSimulation:
         self._states: dict[int, IntArray] = {}  # after the last pass, by slot
         self._started = False
         self._weight_bytes = image.weight_bytes - image.generated_bytes
-        self._bytes_per_cycle = self._transport.memory.peak_bytes(config.beat_bytes)
+        self._clusters = config.clusters
+        self._bytes_per_cycle = self._transport.memory.peak_bytes(config.beat_bytes, config.clusters)
 
     def __enter__(self) -> CoSimulation:
         return self
@@ -101,7 +102,7 @@ class CoSimulation:
         seconds = time.monotonic() - started
         before, integers, saturations = dict(self._states), 0, 0
         for slot in range(self._engine.slots):
-            results = self._transport.take_trace(slot)
+            results = [self._transport.take_trace(slot + cluster) for cluster in range(self._clusters)]
             if slot not in tokens:
                 compare_trace(Trace(), results)
                 continue
@@ -114,7 +115,7 @@ class CoSimulation:
                 raise Mismatch(f"the RTL sampled token {found.sampled[slot]}, the golden model {best}")
             if slot in found.logits and not np.array_equal(found.logits[slot], logits):
                 raise Mismatch(f"the logits of slot {slot} in memory are not the golden model's")
-            integers += len(results)
+            integers += sum(map(len, results))
             saturations += trace.saturations
         if found.counters["saturations"] != saturations:
             clamped = found.counters["saturations"]
@@ -149,8 +150,15 @@ class CoSimulation:
             yield checked, True
 
 
-def compare_trace(golden: Trace, found: npt.NDArray[np.int32], *, residual_order: IntArray | None = None) -> None:
-    """Compare the row results of one token; ``residual_order`` is the image's.
+def compare_trace(
+    golden: Trace, found: Sequence[npt.NDArray[np.int32]], *, residual_order: IntArray | None = None
+) -> None:
+    """Compare the row results of one token.
+
+    Args:
+        golden: Those of the golden model.
+        found: Those of each cluster, which made the part of each result that is its own; of other builds one array.
+        residual_order: The image's.
 
     Raises:
         Mismatch: names the result (layer and step), the row, and both values.
@@ -160,16 +168,18 @@ def compare_trace(golden: Trace, found: npt.NDArray[np.int32], *, residual_order
         expected = values[0]
         if residual_order is not None and name.endswith(RESIDUALS):
             expected = expected[residual_order]
-        part = found[start : start + len(expected)]
-        if len(part) < len(expected):
-            raise Mismatch(f"{name}: the RTL made {len(part)} of {len(expected)} row results")
-        wrong = np.nonzero(part != expected)[0]
+        share = len(expected) // len(found)
+        made = np.concatenate([part[start : start + share] for part in found])
+        if len(made) < len(expected):
+            raise Mismatch(f"{name}: the RTL made {len(made)} of {len(expected)} row results")
+        wrong = np.nonzero(made != expected)[0]
         if len(wrong):
             row = int(wrong[0])
             raise Mismatch(
-                f"{name}, row {row}: the RTL has {int(part[row])}, the golden model {int(expected[row])} "
+                f"{name}, row {row}: the RTL has {int(made[row])}, the golden model {int(expected[row])} "
                 f"({len(wrong)} of {len(expected)} rows differ)"
             )
-        start += len(expected)
-    if len(found) != start:
-        raise Mismatch(f"the RTL made {len(found)} row results, the golden model {start}")
+        start += share
+    if any(len(part) != start for part in found):
+        made_rows, rows = sum(map(len, found)), start * len(found)
+        raise Mismatch(f"the RTL made {made_rows} row results, the golden model {rows}")

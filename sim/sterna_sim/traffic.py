@@ -27,7 +27,7 @@ from sterna_sim.native import MemoryConfig, memory_config
 OUTSTANDING = 8  # read bursts in flight, as in the configuration ecpix5
 SETTLE_CYCLES = 8  # from the opening of the port to the first burst
 LIMIT_CYCLES = 100_000_000  # of one run
-DRAM_MODELS = ("ecp5-ddr3", "ecp5-ddr3-litedram", "zynq-ddr4", "hbm")
+DRAM_MODELS = ("ecp5-ddr3", "ecp5-ddr3-litedram", "zynq-ddr4", "hbm", "hbm32")
 BOUNDARY_BYTES = 4096  # that no burst of AXI4 crosses
 
 
@@ -90,6 +90,7 @@ class Traffic:
     Args:
         memory: The model, or its name.
         outstanding: Read bursts in flight at most.
+        port: Which of the model's ports, where it has several.
         progress: Called with a few words at each step of a build.
 
     Raises:
@@ -97,14 +98,19 @@ class Traffic:
     """
 
     def __init__(
-        self, memory: Memory | str, *, outstanding: int = OUTSTANDING, progress: Progress | None = None
+        self,
+        memory: Memory | str,
+        *,
+        outstanding: int = OUTSTANDING,
+        port: int = 0,
+        progress: Progress | None = None,
     ) -> None:
         model = memory_model(memory) if isinstance(memory, str) else memory
         dram = controller(model, progress=progress)
         self._outstanding, self._size = outstanding, model.size
         self._port_bytes = model.port_bytes
         self._library = _load(traffic_library(beat_bytes=model.port_bytes, dram=dram, progress=progress))
-        handle = self._library.sterna_traffic_create(ctypes.byref(memory_config(model, dram)))
+        handle = self._library.sterna_traffic_create(ctypes.byref(memory_config(model, dram, port=port)))
         if not handle:
             raise DeviceError(f"the host has no room for a simulated memory of {model.size} bytes")
         self._handle = ctypes.c_void_p(handle)
@@ -164,7 +170,7 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Rates:
-    """Rates of a model in bytes a cycle, and its latency in cycles from a request to its first beat."""
+    """Rates of a port of a model in bytes a cycle, and its latency in cycles from a request to its first beat."""
 
     model: str
     port: int  # bytes of a beat

@@ -9,6 +9,8 @@ EMBED_BEATS chooses one of :class:`Bug`, so that the harness can be seen to find
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import reduce
+from operator import and_, or_
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
@@ -16,7 +18,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from sterna.spec.config import HardwareConfig
-from sterna.spec.registers import MAGIC, OFFSET, REGISTER_SPACE_BITS, VERSION, Control, ErrorCause
+from sterna.spec.registers import MAGIC, OFFSET, REGISTER_SPACE_BITS, VERSION, Control, ErrorCause, Status
 
 
 class Bug(IntEnum):
@@ -220,4 +222,48 @@ class StandIn(wiring.Component):
             with m.State("END"):
                 m.d.sync += [busy.eq(0), done.eq(1), reg["TOKENS"].eq(reg["TOKENS"] + 1)]
                 m.next = "IDLE"
+        return m
+
+
+class StandInClusters(wiring.Component):
+    """A stand-in for each cluster: writes of registers go to all, reads are answered by the first; STATUS is of all."""
+
+    def __init__(self, *, config: HardwareConfig):
+        self._config = config
+        count = config.clusters
+        super().__init__(
+            {
+                "m_axi": Out(_memory_port(config)).array(count),
+                "s_axil": In(_register_port()),
+                "trace_valid": Out(count),
+                "trace_values": Out(24 * count),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        clusters = [StandIn(config=self._config) for _ in range(self._config.clusters)]
+        first = clusters[0].s_axil
+        for index, cluster in enumerate(clusters):
+            m.submodules[f"cluster_{index}"] = cluster
+            wiring.connect(m, cluster.m_axi, wiring.flipped(self.m_axi[index]))
+            for name, member in _register_port().members.items():
+                if member.flow is Out:
+                    m.d.comb += getattr(cluster.s_axil, name).eq(getattr(self.s_axil, name))
+                elif index == 0:
+                    m.d.comb += getattr(self.s_axil, name).eq(getattr(first, name))
+        status, read = Signal(len(Status)), Signal(REGISTER_SPACE_BITS)
+        with m.If(first.arvalid & first.arready):
+            m.d.sync += read.eq(first.araddr)
+        with m.If(read == OFFSET["STATUS"]):
+            values = [Signal(32, name=f"status_{index}") for index in range(len(clusters))]
+            for value, cluster in zip(values, clusters, strict=True):
+                m.d.comb += value.eq(cluster.s_axil.rdata)
+            busy, errors = (reduce(or_, values) & flag for flag in (Status.BUSY, Status.ERROR))
+            m.d.comb += status.eq(busy | errors | (reduce(and_, values) & Status.DONE))
+            m.d.comb += self.s_axil.rdata.eq(status)
+        m.d.comb += [
+            self.trace_valid.eq(Cat(cluster.trace_valid for cluster in clusters)),
+            self.trace_values.eq(Cat(cluster.trace_values for cluster in clusters)),
+        ]
         return m

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from sterna.errors import SternaError
-from sterna_sim.banked import HBM2, ZYNQ_DDR4, BankedModel
+from sterna_sim.banked import HBM2, HBM32, ZYNQ_DDR4, BankedModel
 from sterna_sim.memory import MODELS
 from sterna_sim.traffic import Bursts, Traffic
 
 BEATS = 1 << 17
 # Wang et al., "Benchmarking High Bandwidth Memory on FPGAs" (arXiv 2005.04324): 425 GB/s of the 460.8 that 32 ports of
 # HBM have at their pins, 18 GB/s of 19.2 of a DDR4-2400 of 64 bits, both read in sequence on an Alveo U280.
-PUBLISHED = {"hbm": 425 / 460.8, "zynq-ddr4": 18 / 19.2}
+PUBLISHED = {"hbm": 425 / 460.8, "hbm32": 425 / 460.8, "zynq-ddr4": 18 / 19.2}
 
 
 def sequential(model: BankedModel, beats: int = BEATS) -> Bursts:
@@ -27,7 +27,7 @@ def test_rates_are_the_stated_ones_and_near_published_ones(name):
     model = MODELS[name]
     assert isinstance(model, BankedModel)
     rate = Traffic(name).run(sequential(model)).bytes_per_cycle
-    assert rate == pytest.approx(model.peak_bytes(model.port_bytes), rel=1e-3)
+    assert model.ports * rate == pytest.approx(model.peak_bytes(model.port_bytes, model.ports), rel=1e-3)
     assert rate / model.port_bytes == pytest.approx(PUBLISHED[name], rel=0.02)
     places = Bursts.random(BEATS // 8, burst=1, port_bytes=model.port_bytes)
     assert Traffic(name).run(places).bytes_per_cycle / model.port_bytes == pytest.approx(model.random, rel=0.01)
@@ -66,6 +66,23 @@ def test_channels_out_of_step_lose_little_more_than_one_alone():
     assert 0.995 * alone < both <= alone + 1e-3
     shallow = dataclasses.replace(HBM2, beats_in_flight=32)
     assert Traffic(shallow).run(sequential(HBM2)).bytes_per_cycle / HBM2.port_bytes < 0.95 * alone
+
+
+def test_ports_refresh_out_of_step():
+    """Each has the same rate, and its refreshes a 32nd of the interval after those of the port before.
+
+    A burst's times are known when it is accepted, so a pause is seen up to a burst late.
+    """
+    reads = sequential(HBM32, 1 << 14)
+    interval = HBM32.cycles()["refresh_interval"]
+    first, ports = [], (0, 8, 16, 24)
+    for port in ports:
+        beats = Traffic(HBM32, port=port).run(reads).reads.astype(np.int64)
+        pauses = np.nonzero(np.diff(beats) > 20)[0]
+        np.testing.assert_allclose(np.diff(beats[pauses]), interval, atol=64)
+        assert len(beats) / beats[-1] == pytest.approx(HBM32.sequential, rel=0.01)
+        first.append(int(beats[pauses[0]]))
+    np.testing.assert_allclose(first, [first[0] + port * interval // 32 for port in ports], atol=64)
 
 
 def test_a_slower_channel_sets_the_rate():

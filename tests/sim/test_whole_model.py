@@ -299,10 +299,27 @@ def test_mismatch_names_layer_row_and_values():
     trace = Trace()
     trace.add("embedding", np.array([[1, 2, 3]]))
     trace.add("layer 4 f", np.array([[7, 8]]))
-    compare_trace(trace, np.array([1, 2, 3, 7, 8], np.int32))
+    compare_trace(trace, [np.array([1, 2, 3, 7, 8], np.int32)])
     with pytest.raises(Mismatch, match=r"layer 4 f, row 1: the RTL has 9, the golden model 8"):
-        compare_trace(trace, np.array([1, 2, 3, 7, 9], np.int32))
+        compare_trace(trace, [np.array([1, 2, 3, 7, 9], np.int32)])
     with pytest.raises(Mismatch, match="made 1 of 2"):
-        compare_trace(trace, np.array([1, 2, 3, 7], np.int32))
+        compare_trace(trace, [np.array([1, 2, 3, 7], np.int32)])
     with pytest.raises(Mismatch, match="made 6 row results"):
-        compare_trace(trace, np.array([1, 2, 3, 7, 8, 0], np.int32))
+        compare_trace(trace, [np.array([1, 2, 3, 7, 8, 0], np.int32)])
+
+
+def test_clusters_make_a_part_of_each_result():
+    trace = Trace()
+    trace.add("embedding", np.array([[1, 2, 3, 4]]))
+    trace.add("layer 4 f", np.array([[7, 8]]))
+
+    def compare(*clusters):
+        compare_trace(trace, [np.array(part, np.int32) for part in clusters])
+
+    compare([1, 2, 7], [3, 4, 8])
+    with pytest.raises(Mismatch, match=r"embedding, row 2: the RTL has 5, the golden model 3 \(1 of 4 rows differ\)"):
+        compare([1, 2, 7], [5, 4, 8])
+    with pytest.raises(Mismatch, match=r"layer 4 f: the RTL made 1 of 2"):
+        compare([1, 2, 7], [3, 4])
+    with pytest.raises(Mismatch, match=r"made 7 row results, the golden model 6"):
+        compare([1, 2, 7, 0], [3, 4, 8])
