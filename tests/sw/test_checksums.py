@@ -248,6 +248,13 @@ def test_a_truncated_file_is_one_sentence(
         assert re.search(r"tensor \S+ ends at byte \d+, the file at \d+", text)
 
 
+@pytest.mark.parametrize("size", [1, 7, 1 << 22])
+def test_pieces_of_a_tensor_are_its_bytes(path: Path, size: int) -> None:
+    file = TensorFile(path / WEIGHTS_FILE)
+    for name in TENSORS:
+        assert b"".join(file.pieces(name, size)) == file.raw(name).tobytes()
+
+
 def test_a_file_that_shrinks_while_it_is_open_is_one_sentence(tmp_path: Path, path: Path) -> None:
     """Mapped, its lost pages would end the process."""
     model_path = shutil.copytree(path, tmp_path / "model")

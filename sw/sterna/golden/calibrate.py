@@ -51,9 +51,24 @@ def calibrate(model: Model, *, ids: IntArray | None = None, progress: Progress |
 
 
 def _choose(model: Model, ids: IntArray, count: Callable[[int], object]) -> BinaryPoints:
-    """The points for what ``model`` makes of ``ids``, all tokens of a layer before the next layer.
+    """The points for what ``model`` makes of ``ids``."""
+    largest = _largest(model, ids, count)
+    residual = max(value for name, value in largest.items() if name == "embedding" or name.endswith("residual"))
+    layers = list(enumerate(model.layers))
+    return {
+        "residual_frac": _frac(residual, model.residual_frac),
+        "product_frac": [_frac(largest[f"layer {n} output gate"], layer.product_frac) for n, layer in layers],
+        "glu_frac": [
+            _frac(largest[f"layer {n} gated"], layer.glu.glu_frac) if layer.glu else None for n, layer in layers
+        ],
+    }
 
-    So the trits of a projection are needed once, and no two projections are unpacked at a time.
+
+def _largest(model: Model, ids: IntArray, count: Callable[[int], object] = lambda layers: None) -> dict[str, int]:
+    """The largest magnitude of each result but the logits, by its name in a trace.
+
+    All tokens of a layer run before the next layer, so the trits of a projection are needed once, and no two
+    projections are unpacked at a time.
     """
     golden = GoldenModel(model, batch=len(ids), kept_bytes=0)
     largest: dict[str, int] = {}
@@ -67,15 +82,7 @@ def _choose(model: Model, ids: IntArray, count: Callable[[int], object]) -> Bina
         x = golden.layer(index, x, trace := Trace())
         look(trace)
         count(1)
-    residual = max(value for name, value in largest.items() if name == "embedding" or name.endswith("residual"))
-    layers = list(enumerate(model.layers))
-    return {
-        "residual_frac": _frac(residual, model.residual_frac),
-        "product_frac": [_frac(largest[f"layer {n} output gate"], layer.product_frac) for n, layer in layers],
-        "glu_frac": [
-            _frac(largest[f"layer {n} gated"], layer.glu.glu_frac) if layer.glu else None for n, layer in layers
-        ],
-    }
+    return largest
 
 
 def _frac(largest: int, frac: int) -> int:
