@@ -129,7 +129,7 @@ def _embedding(writers: Sequence[ProgramWriter], model: IntegerModel, progress: 
             rows = writer.embedding_rows(elements)
             table += rows.data
             progress(rows.nbytes)
-    return [bytes(table) for table in tables]
+    return [bytes(tables.pop(0)) for _ in writers]  # one by one, so that hardly more than all is held at once
 
 
 def _tensor(name: str, address: int, contents: bytes | bytearray) -> ImageTensor:
