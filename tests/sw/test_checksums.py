@@ -31,6 +31,7 @@ from sterna.model.tensorfile import TensorFile
 from sterna.spec.config import preset
 
 SIZES = {"hidden": 45, "layers": 2, "inner": 77, "vocab": 97, "seed": 3}
+EVEN = {"hidden": 64, "layers": 2, "inner": 96, "vocab": 96, "seed": 3}  # can be shared out among clusters
 TINY = preset("sim-tiny")
 RESERVOIR = {"seed": 6, "shared": True, "fixed": {"f": [0, 1], "i": [1], "gate": [0]}, "mixer_only": [1]}
 
@@ -60,12 +61,17 @@ def flipped(data: bytes, position: int, bit: int = 3) -> bytes:
 
 
 # --- what the compiler notes -----------------------------------------------------------------------------------------
-@pytest.mark.parametrize("reservoir", [None, RESERVOIR])
-def test_tensors_cover_every_byte_once_in_order(tmp_path: Path, reservoir: dict[str, Any] | None) -> None:
-    source = write_checkpoint(tmp_path / "source", **SIZES, reservoir=reservoir)
+@pytest.mark.parametrize(
+    ("config", "sizes", "reservoir"),
+    [("sim-tiny", SIZES, None), ("sim-tiny", SIZES, RESERVOIR), ("sim-tiny-c4", EVEN, None)],
+)
+def test_tensors_cover_every_byte_once_in_order(
+    tmp_path: Path, config: str, sizes: dict[str, int], reservoir: dict[str, Any] | None
+) -> None:
+    source = write_checkpoint(tmp_path / "source", **sizes, reservoir=reservoir)
     import_checkpoint(source, tmp_path / "model", calibrate=False)
     model = Model.open(tmp_path / "model")
-    image = compile_model(model, TINY)
+    image = compile_model(model, preset(config))
     memory = {address + n: byte for address, contents in image.segments for n, byte in enumerate(contents)}
     covered = [address for tensor in image.tensors for address in range(tensor.address, tensor.end)]
     assert covered == sorted(memory)
@@ -74,8 +80,9 @@ def test_tensors_cover_every_byte_once_in_order(tmp_path: Path, reservoir: dict[
     stored = {name.removesuffix(".trits") for name in layout.stored_specs(model.geometry, embedding_dtype="U16")}
     names = [tensor.name for tensor in image.tensors]
     fixed = {plan.stored for plan in layout.projections(model.geometry) if plan.stream is not None}
-    assert set(names) == {name for name in stored if not name.endswith((".beta", ".norm"))} | fixed
-    assert len(names) == len(set(names))
+    expected = {name for name in stored if not name.endswith((".beta", ".norm"))} | fixed
+    places = ["", *(f" of cluster {n}" for n in range(1, preset(config).clusters))]
+    assert sorted(names) == sorted(name + place for name in expected for place in places)
 
 
 SOURCES = {
