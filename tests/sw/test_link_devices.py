@@ -102,7 +102,7 @@ def test_loading_shows_its_progress(model, port):
 
     with sterna.load(model, f"serial:{port}", loading=progress):
         pass
-    assert [bar[0] for bar in bars] == ["checking", "read leveling", "memory test", "loading"]
+    assert [bar[0] for bar in bars] == ["checking", "read leveling", "memory test", "compiling", "loading"]
     assert all(total == done for _, total, done in bars)
 
 

@@ -56,13 +56,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _account(model: Model, name: str) -> dict[str, Any]:
+    from sterna.cli.progress import progress
     from sterna.compiler.account import account
     from sterna.compiler.image import compile_model
     from sterna.spec.config import preset
 
     config = preset(name)
-    found = account(compile_model(model, config), config)
-    return {"config": name, **asdict(found), "total": found.total, "bound": found.bound}
+    found = account(compile_model(model, config, progress=progress), config)
+    return {"config": name, "clusters": config.clusters, **asdict(found), "total": found.total, "bound": found.bound}
 
 
 def _text(summary: dict[str, Any]) -> str:
@@ -88,7 +89,8 @@ def _text(summary: dict[str, Any]) -> str:
         columns = "".join(f"{100 * share[trit]:6.1f}%" for trit in ("-1", "0", "1"))
         lines.append(f"  {name:<12}{columns}   {share['weights']:,}")
     if stream := summary.get("stream"):
-        lines.append(f"stream of {stream['config']}, bytes a token")
+        memories = f" from the memories of {stream['clusters']} clusters" if stream["clusters"] > 1 else ""
+        lines.append(f"stream of {stream['config']}, bytes a token{memories}")
         for part in ("trits", "padding", "parameters", "descriptors", "embedding", "total"):
             lines.append(f"  {part:<12}{stream[part]:12,}{100 * stream[part] / stream['total']:8.2f}%")
         if stream["generated"]:

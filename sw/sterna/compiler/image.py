@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, groupby
+from itertools import groupby
 from operator import itemgetter
 
 import numpy as np
@@ -14,6 +14,7 @@ from sterna.errors import SternaError
 from sterna.model.integer import IntegerModel
 from sterna.model.layout import EMBEDDING
 from sterna.model.store import Model
+from sterna.progress import Progress, counting
 from sterna.spec import numerics
 from sterna.spec.config import HardwareConfig
 from sterna.spec.image import ImageTensor, checksum
@@ -47,24 +48,25 @@ class MemoryImage:
 
 
 def compile_model(
-    model: Model | IntegerModel, config: HardwareConfig, *, progress: Callable[[int], None] | None = None
+    model: Model | IntegerModel, config: HardwareConfig, *, progress: Progress | None = None
 ) -> MemoryImage:
     """Compile a model for one configuration.
 
     Args:
         model: A stored model, or its integer constants.
         config: The build that will run it.
-        progress: Called with the bytes of each piece as it is made.
+        progress: Called once to make a progress bar that counts parts of programs and tables.
 
     Raises:
         SternaError: the model does not fit the configuration.
     """
     integers = model if isinstance(model, IntegerModel) else IntegerModel.from_model(model)
-    report = progress or (lambda _: None)
-    writers = [ProgramWriter(integers, config, cluster=cluster) for cluster in range(config.clusters)]
-    programs = [_Program.write(writer, report) for writer in writers]
-    tables = _embedding(writers, integers, report)
     vocabulary = integers.geometry.vocab
+    writers = [ProgramWriter(integers, config, cluster=cluster) for cluster in range(config.clusters)]
+    parts = writers[0].parts + -(-vocabulary // _TOKENS)
+    with counting(progress, total=parts * config.clusters, label="compiling", unit="parts") as count:
+        programs = [_Program.write(writer, count) for writer in writers]
+        tables = _embedding(writers, integers, count)
     embed_address = _align(len(programs[0].contents))
     logits_address = _align(embed_address + len(tables[0]))
     size = _align(logits_address + vocabulary // config.clusters * numerics.LOGIT_BYTES)
@@ -105,30 +107,30 @@ class _Program:
     tensors: list[ImageTensor]
 
     @classmethod
-    def write(cls, writer: ProgramWriter, progress: Callable[[int], None]) -> _Program:
+    def write(cls, writer: ProgramWriter, count: Callable[[int], object]) -> _Program:
         contents = bytearray()
         tensors, ends = [], []
         for parts in (writer.body(), writer.head()):
             for name, group in groupby(parts, key=itemgetter(0)):
                 start = len(contents)
-                for chunk in chain.from_iterable(part for _, part in group):
-                    contents += chunk
-                    progress(len(chunk))
+                for _, part in group:
+                    for chunk in part:
+                        contents += chunk
+                    count(1)
                 tensors.append(_tensor(name, start, contents[start:]))
             ends.append(len(contents))
         return cls(bytes(contents), ends[0], tensors)
 
 
-def _embedding(writers: Sequence[ProgramWriter], model: IntegerModel, progress: Callable[[int], None]) -> list[bytes]:
+def _embedding(writers: Sequence[ProgramWriter], model: IntegerModel, count: Callable[[int], object]) -> list[bytes]:
     """The embedding table of each cluster; a row of the model's is made integers once for all."""
     tables = [bytearray() for _ in writers]
     vocabulary = range(model.geometry.vocab)
     for start in range(0, len(vocabulary), _TOKENS):
         elements = model.embedding.integers(np.array(vocabulary[start : start + _TOKENS]))
         for writer, table in zip(writers, tables, strict=True):
-            rows = writer.embedding_rows(elements)
-            table += rows.data
-            progress(rows.nbytes)
+            table += writer.embedding_rows(elements).data
+            count(1)
     return [bytes(tables.pop(0)) for _ in writers]  # one by one, so that hardly more than all is held at once
 
 

@@ -121,6 +121,11 @@ class ProgramWriter:
         rows[:, start:end] = held
         return rows
 
+    @property
+    def parts(self) -> int:
+        """Parts of the program; none is made for it."""
+        return sum(1 for _ in chain(self.body(), self.head()))
+
     def chunks(self) -> Iterator[bytes]:
         """The program in pieces, in order; together they are whole words."""
         for _, pieces in chain(self.body(), self.head()):

@@ -94,13 +94,13 @@ def _accelerator(model: Model, device: str, options: dict[str, Any], loading: Pr
     if "config" in transport_options(name):
         config = config or DEFAULT_CONFIG
         config = preset(config) if isinstance(config, str) else config
-        image = compile_model(model, config)
+        image = compile_model(model, config, progress=loading)
         return _loaded(open_transport(device, config=config, **options), image, model.geometry, verify, loading)
     if config is not None:
         raise SternaError(f"device {name!r} tells its configuration itself: leave config away")
     transport = open_transport(device, progress=loading, **options)
     try:
-        image = compile_model(model, transport.config)
+        image = compile_model(model, transport.config, progress=loading)
     except BaseException:
         transport.close()
         raise
