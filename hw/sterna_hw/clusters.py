@@ -13,14 +13,12 @@ from sterna_hw.accelerator import Accelerator, accelerator_signature
 from sterna_hw.cluster_registers import ClusterRegisters
 from sterna_hw.exchange import Exchange
 
-CLUSTER_MODULE = "sterna_cluster"
-
 
 class Clusters(wiring.Component):
     """All clusters of a build behind the interface of one accelerator with many memory ports.
 
-    A cluster is an instance of the module ``CLUSTER_MODULE``, :class:`Accelerator` with the same configuration, which
-    is not part of this one: tools then compile it once. :func:`clusters_verilog` gives both.
+    A cluster is an instance of the module ``cluster``, :class:`Accelerator` with the same configuration, which is not
+    part of this one: tools then compile it once. :func:`clusters_verilog` gives both.
 
     Attributes:
         m_axi: Out AXI4 manager of each cluster.
@@ -29,10 +27,10 @@ class Clusters(wiring.Component):
         trace_valid, trace_values: Out Every row result as it is committed, a cluster.
     """
 
-    def __init__(self, *, config: HardwareConfig) -> None:
+    def __init__(self, *, config: HardwareConfig, cluster: str) -> None:
         if config.clusters < 2:
             raise ValueError(f"a build of clusters has at least 2, not {config.clusters!r}")
-        self._config, self._cluster = config, accelerator_signature(config)
+        self._config, self._module, self._cluster = config, cluster, accelerator_signature(config)
         members = self._cluster.members
         super().__init__(
             {
@@ -74,11 +72,11 @@ class Clusters(wiring.Component):
             f"{'o' if member.flow is Out else 'i'}_{'__'.join(map(str, path))}": value
             for path, member, value in self._cluster.flatten(ports)
         }
-        m.submodules[name] = Instance(CLUSTER_MODULE, i_clk=ClockSignal(), i_rst=ResetSignal(), **pins)
+        m.submodules[name] = Instance(self._module, i_clk=ClockSignal(), i_rst=ResetSignal(), **pins)
         return ports
 
 
-def clusters_verilog(config: HardwareConfig, *, top: str) -> str:
-    """Verilog of :class:`Clusters` as module ``top``, after that of a cluster."""
-    cluster = verilog.convert(Accelerator(config=config), name=CLUSTER_MODULE, strip_internal_attrs=True)
-    return str(cluster + verilog.convert(Clusters(config=config), name=top, strip_internal_attrs=True))
+def clusters_verilog(config: HardwareConfig, *, top: str, cluster: str = "sterna_cluster") -> str:
+    """Verilog of :class:`Clusters` as module ``top``, and of a cluster as module ``cluster``."""
+    components = {cluster: Accelerator(config=config), top: Clusters(config=config, cluster=cluster)}
+    return "".join(verilog.convert(c, name=name, strip_internal_attrs=True) for name, c in components.items())

@@ -35,6 +35,7 @@ from sterna_sim.memory import ControllerModel, Memory
 
 HERE = Path(__file__).resolve().parent
 TOP = "sterna"
+CLUSTER = "sterna_cluster"  # a module with an instance for each cluster
 DRAM_TOP = "sterna_dram"
 
 
@@ -95,7 +96,8 @@ def library(
     Raises:
         SternaError: Verilator or a C++ compiler is missing, or the build failed; the log is kept.
     """
-    designs = [Design("sterna", TOP, text, waves), *_dram_designs(dram)]
+    apart = CLUSTER if f"\nmodule {CLUSTER}(" in text else None
+    designs = [Design("sterna", TOP, text, waves, apart=apart), *_dram_designs(dram)]
     names = ["m_axi"] if ports == 1 else [f"m_axi_{port}" for port in range(ports)]
     defines = [*_controller(dram), "-DSTERNA_PORTS=" + " ".join(f"PORT({name})" for name in names)]
     return kept_library("harness.cpp", designs, defines=defines, waves=waves, progress=progress)
@@ -194,7 +196,7 @@ def _convert(config: HardwareConfig) -> str:
         if config.clusters > 1:
             from sterna_hw.clusters import clusters_verilog
 
-            return clusters_verilog(config, top=TOP)
+            return clusters_verilog(config, top=TOP, cluster=CLUSTER)
     except ImportError as error:
         raise _needs_gateware(error) from error
     return str(backend.convert(Accelerator(config=config), name=TOP, strip_internal_attrs=True))

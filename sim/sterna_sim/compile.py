@@ -37,17 +37,23 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Design:
-    """Verilog of one model; its C++ class is called ``V`` and the name."""
+    """Verilog of one model; its C++ class is called ``V`` and the name.
+
+    Instances of the module ``apart`` are models of their own behind a wrapper, so that its code is compiled, and stands
+    in the processor's cache, once for all of them; as part of the top every instance has its own. Waves need that.
+    """
 
     name: str
     top: str  # module
     text: str
     waves: bool = False
     flags: tuple[str, ...] = ()  # more for Verilator
+    apart: str | None = None  # module
 
     def key(self) -> list[object]:
         """What its objects depend on, besides the tools."""
-        return [self.name, self.top, self.text, _verilator_flags(self), COMPILE_FLAGS, FAST_FLAGS, SLOW_FLAGS]
+        flags = [_verilator_flags(self), COMPILE_FLAGS, FAST_FLAGS, SLOW_FLAGS]
+        return [self.name, self.top, self.text, *flags, *([self.apart] if self.apart else [])]
 
 
 def compile_design(target: Path, design: Design, *, compiler: str, progress: Progress) -> None:
@@ -57,23 +63,32 @@ def compile_design(target: Path, design: Design, *, compiler: str, progress: Pro
         SternaError: Verilator is missing or a step failed; its log is kept as ``target`` with the suffix ``.log``.
     """
     with _folder(target) as work:
-        root, prefix = _verilator_root(), f"V{design.name}"
         progress(f"translating {design.name} to C++ (Verilator)")
-        (work / "design.v").write_text(_plain_names(design.text))
-        command = [str(root / "bin" / "verilator_bin"), *_verilator_flags(design), "--top-module", design.top]
-        command += ["--prefix", prefix, "--Mdir", str(work), str(work / "design.v")]
-        _run(command, work, {"VERILATOR_ROOT": str(root)})
-        sources: dict[str, list[str]] = json.loads((work / f"{prefix}.json").read_text())["sources"]
-        # The constructors are many small files: one translation unit reads the headers once.
-        unity = work / "slow_unity.cpp"
-        unity.write_text("".join(f'#include "{path}"\n' for path in _listed(sources, "classes_slow", "support_slow")))
-        fast = _listed(sources, "classes_fast", "support_fast")
-        progress(f"compiling {len(fast) + 1} C++ files of {design.name}")
-        jobs = [(path, FAST_FLAGS) for path in fast] + [(str(unity), SLOW_FLAGS)]
-        _compile(jobs, [compiler, *_compile_flags(design.waves), *_includes(root, work)], work)
+        flags, text = _verilator_flags(design), _plain_names(design.text)
+        models = []
+        if design.apart and not design.waves:
+            models.append(
+                _verilate(work, design.apart, text, f"V{design.apart}", [*flags, "--lib-create", design.apart])
+            )
+            text, flags = _without(text, design.apart), [*flags, str(work / f"{design.apart}.sv")]
+        models.append(_verilate(work, design.top, text, f"V{design.name}", flags))
+        jobs: list[tuple[str, list[str]]] = []
+        runtime: dict[str, None] = {}
+        for number, sources in enumerate(models):
+            # The constructors are many small files: one translation unit reads the headers once.
+            unity = work / f"slow_unity_{number}.cpp"
+            unity.write_text(
+                "".join(f'#include "{path}"\n' for path in _listed(sources, "classes_slow", "support_slow"))
+            )
+            own = [path for path in sources["global"] if Path(path).parent == work]  # the wrapper of what is apart
+            fast = [*_listed(sources, "classes_fast", "support_fast"), *own]
+            jobs += [*((path, FAST_FLAGS) for path in fast), (str(unity), SLOW_FLAGS)]
+            runtime |= dict.fromkeys(path for path in sources["global"] if path not in own)
+        progress(f"compiling {len(jobs)} C++ files of {design.name}")
+        _compile(jobs, [compiler, *_compile_flags(design.waves), *_includes(_verilator_root(), work)], work)
         for path in work.glob("*.cpp"):
             path.unlink()
-        (work / RUNTIME).write_text(json.dumps(_listed(sources, "global")))
+        (work / RUNTIME).write_text(json.dumps(list(runtime)))
 
 
 def link_library(
@@ -160,6 +175,21 @@ def _compile(jobs: list[tuple[str, list[str]]], common: list[str], work: Path) -
         for task in tasks:
             task.result()
     return objects
+
+
+def _verilate(work: Path, top: str, text: str, prefix: str, options: list[str]) -> dict[str, list[str]]:
+    """Translate the module ``top``; the C++ files by their kind."""
+    source, root = work / f"{top}.v", _verilator_root()
+    source.write_text(text)
+    command = [str(root / "bin" / "verilator_bin"), *options, "--top-module", top, "--prefix", prefix]
+    _run([*command, "--Mdir", str(work), str(source)], work, {"VERILATOR_ROOT": str(root)})
+    sources: dict[str, list[str]] = json.loads((work / f"{prefix}.json").read_text())["sources"]
+    return sources
+
+
+def _without(text: str, module: str) -> str:
+    """Verilog without a module and those below it in Amaranth's naming."""
+    return re.sub(rf"^module \\?{module}\b.*?^endmodule\n", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def _verilator_flags(design: Design) -> list[str]:
