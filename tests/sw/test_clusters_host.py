@@ -7,7 +7,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 from checkpoints import write_checkpoint
-from cluster_models import CLUSTERED, MANY, TINY
+from cluster_models import CLUSTERED, MANY, TINY, random_model
 
 from sterna.cli.main import main
 from sterna.compiler.account import account
@@ -73,6 +73,18 @@ def test_clusters_give_the_golden_integers(request, name, config):
         assert np.array_equal(device.prefill(prompt, logits=True).logits, expected[-1])
 
 
+def test_saturations_of_all_clusters_are_counted(small):
+    model = dataclasses.replace(IntegerModel.from_model(small), embed_shift=7)
+    trace = Trace()
+    logits = GoldenModel(model).step([9], trace=trace)[0]
+    at_limit = np.abs(trace.results[0][1][0]) >= (1 << 23) - 1
+    assert all(part.any() for part in np.split(at_limit, TINY.clusters))
+    with closing(engine(model, TINY)) as device:
+        step = device.step(9, logits=True)
+    assert step.counters["saturations"] == trace.saturations
+    assert np.array_equal(step.logits, logits)
+
+
 def test_all_logits_equal_sample_the_lowest_token(small):
     integers = IntegerModel.from_model(small)
     head = dataclasses.replace(integers.head, packed=np.full_like(integers.head.packed, ZERO_CODE))
@@ -100,6 +112,11 @@ def test_memory_of_a_channel_that_is_too_small_is_refused(small):
     enough = image.logits_address + 4 * SMALL["vocab"] // 4
     with closing(AcceleratorEngine(EmulatorTransport(TINY, size=enough), image, small.geometry)) as device:
         assert len(device.step(1, logits=True).logits) == SMALL["vocab"]
+
+
+def test_each_memory_has_room_for_the_logits_of_its_cluster():
+    image = compile_model(random_model(48, 80, 4096, 1), TINY)
+    assert image.size == image.logits_address + 4096 // TINY.clusters * 4
 
 
 def test_memories_of_the_clusters_are_apart():

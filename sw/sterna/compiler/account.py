@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 from sterna.compiler.image import MemoryImage
@@ -37,27 +36,10 @@ class StreamAccount:
 
 
 def account(image: MemoryImage, config: HardwareConfig) -> StreamAccount:
-    """Walk the programs of ``image``, which was compiled for ``config``: those of all clusters."""
-    segments = dict(image.segments)
-    words: Counter[str] = Counter()
-    for cluster in range(config.clusters):
-        program = segments[cluster * config.channel_bytes + image.program_address]
-        words.update(_words(memoryview(program), config))
-    size, read = config.word_bytes, image.weight_bytes - image.generated_bytes
-    return StreamAccount(
-        trits=read,
-        padding=words["trits"] * size - read,
-        parameters=words["parameters"] * size,
-        descriptors=words["descriptors"] * size,
-        embedding=config.clusters * image.embed_beats * config.beat_bytes,
-        generated=image.generated_bytes,
-    )
-
-
-def _words(program: memoryview, config: HardwareConfig) -> dict[str, int]:
-    """Words of one program by purpose."""
-    words = dict.fromkeys(("parameters", "descriptors", "trits"), 0)
+    """Walk the program of ``image``, which was compiled for ``config``; clusters have as many that are as long."""
+    program = memoryview(dict(image.segments)[image.program_address])
     size, position = config.word_bytes, 0
+    words = dict.fromkeys(("parameters", "descriptors", "trits"), 0)
     while position < len(program):
         d = decode(bytes(program[position : position + config.descriptor_words * size]))
         payload = 0
@@ -69,4 +51,12 @@ def _words(program: memoryview, config: HardwareConfig) -> dict[str, int]:
             words["trits"] += payload
         words["descriptors"] += config.descriptor_words
         position += (config.descriptor_words + payload) * size
-    return words
+    read, all_of = image.weight_bytes - image.generated_bytes, config.clusters * size
+    return StreamAccount(
+        trits=read,
+        padding=words["trits"] * all_of - read,
+        parameters=words["parameters"] * all_of,
+        descriptors=words["descriptors"] * all_of,
+        embedding=config.clusters * image.embed_beats * config.beat_bytes,
+        generated=image.generated_bytes,
+    )
