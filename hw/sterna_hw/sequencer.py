@@ -299,5 +299,6 @@ class Sequencer(wiring.Component):
             m.d.sync += self.error.eq(reported)
 
     def _fail(self, m: Module, cause: ErrorCause) -> None:
-        m.d.sync += self.error.eq(cause)
+        with m.If(self.error == ErrorCause.NONE):  # what a bad read brings may look like a bad descriptor
+            m.d.sync += self.error.eq(cause)
         m.next = "FAILED"

@@ -99,6 +99,11 @@ class VerilatorTransport(Transport):
         return self._device.traffic
 
     @property
+    def memory_bytes(self) -> int:
+        """See :attr:`Transport.memory_bytes`."""
+        return self._memory.size
+
+    @property
     def fast_memory(self) -> bool:
         """See :attr:`Transport.fast_memory`."""
         return True
