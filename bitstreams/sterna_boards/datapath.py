@@ -18,6 +18,7 @@ from amaranth.back import rtlil
 from sterna.errors import SternaError
 from sterna.spec.config import HardwareConfig, preset
 from sterna_boards.carry import trim
+from sterna_boards.collisions import LANES, script
 from sterna_boards.flow import tools
 from sterna_hw.lanes import TernaryLanes
 
@@ -27,18 +28,16 @@ REQUIRED = 150.0  # MHz
 LANE_SITES = 8.0  # most LUT sites of a further lane
 NETLIST, TIMING = "netlist.json", "timing.json"
 
-# The memories of the lanes are never read at the address that is written in the same cycle: without the line that says
-# so, Yosys spends registers and comparators on what such a read gives.
-_READ = r"""read_rtlil dut.il
-setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:COLLISION_X_MASK=1'0 %i r:TRANSPARENCY_MASK=1'0 %i
+_READ = f"""read_rtlil {TOP}.il
+{script({TOP: LANES})}
 """
-_ECP5 = f"""{_READ}synth_ecp5 -top dut -nowidelut -run begin:map_luts
+_ECP5 = f"""{_READ}synth_ecp5 -top {TOP} -nowidelut -run begin:map_luts
 opt_clean
 abc -lut 4 -dress
-synth_ecp5 -top dut -nowidelut -run map_cells:
+synth_ecp5 -top {TOP} -nowidelut -run map_cells:
 write_json {NETLIST}
 """
-_ULTRASCALE = f"""{_READ}synth_xilinx -family xcup -top dut -flatten -noiopad -noclkbuf
+_ULTRASCALE = f"""{_READ}synth_xilinx -family xcup -top {TOP} -flatten -noiopad -noclkbuf
 tee -q -o cells.json stat -json
 """
 _EPILOG = """\

