@@ -8,6 +8,7 @@ from amaranth.lib.fifo import AsyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from sterna.spec.link import CRC, REPLY, WINDOW
+from sterna_hw.link.skid import Skid
 from sterna_hw.link.usb_descriptors import FULL_SPEED_PACKET
 from sterna_hw.link.usb_device import UlpiSignature, UsbDevice
 
@@ -102,7 +103,9 @@ class UsbLink(wiring.Component):
         m.submodules.to_host = to_host = AsyncFIFO(width=8, depth=REPLY_DEPTH, w_domain="sync", r_domain="usb")
         wiring.connect(m, device.rx, from_host.w_stream)
         wiring.connect(m, from_host.r_stream, wiring.flipped(self.rx))
-        wiring.connect(m, wiring.flipped(self.tx), to_host.w_stream)
+        m.submodules.tx_skid = skid = Skid(8)  # whether the queue is full is known late
+        wiring.connect(m, wiring.flipped(self.tx), skid.i)
+        wiring.connect(m, skid.o, to_host.w_stream)
         wiring.connect(m, to_host.r_stream, packets.i)
         wiring.connect(m, packets.o, device.tx)
         wiring.connect(m, device.ulpi, wiring.flipped(self.ulpi))
