@@ -27,17 +27,13 @@ class ChannelMemory:
         Raises:
             DeviceError: they are not inside one of the memories.
         """
-        several = len(self._channels) > 1
-        return self.window(*(divmod(address, self._distance) if several else (0, address)), size)
+        return self.window(*divmod(address, self._distance), size)
 
     def window(self, cluster: int, address: int, size: int) -> npt.NDArray[np.uint8]:
         """The same, ``address`` being that of a cluster in its own memory."""
         count = len(self._channels)
         if not (0 <= cluster < count and 0 <= address <= address + size <= self.size):
-            place = (
-                f"the memory of {self.size} bytes"
-                if count == 1
-                else f"memory {cluster} of {count} of {self.size} bytes"
-            )
-            raise DeviceError(f"bytes {address}..{address + size} are not inside {place}")
+            first = cluster * self._distance + address
+            place = "the memory" if count == 1 else f"one of the {count} memories"
+            raise DeviceError(f"bytes {first}..{first + size} are not inside {place} of {self.size} bytes")
         return self._channels[cluster][address : address + size]
