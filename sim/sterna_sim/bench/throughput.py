@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sterna_boards.boards import BOARDS
 from sterna_sim.banked import BankedModel
-from sterna_sim.bench.cases import IDEAL, SlotsCase, TokenCase, board_of, memory_of
+from sterna_sim.bench.cases import IDEAL, SlotsCase, TokenCase, board_of, configuration, memory_of
 from sterna_sim.bench.slots import SlotMeasurement
 from sterna_sim.bench.tokens import Measurement
 
@@ -68,7 +68,7 @@ def throughputs(tokens: Sequence[Measurement], slots: Sequence[SlotMeasurement])
         clock, kind = _clock(case)
         if not clock:
             continue
-        memory = memory_of(case)
+        memory, config = memory_of(case), configuration(case.config)
         found.append(
             Throughput(
                 model=case.model,
@@ -78,7 +78,7 @@ def throughputs(tokens: Sequence[Measurement], slots: Sequence[SlotMeasurement])
                 clock_is=kind,
                 slots=count,
                 cycles=cycles,
-                gigabytes=clock * memory.peak_bytes(memory.port_bytes) / 1e9,
+                gigabytes=clock * memory.peak_bytes(config.beat_bytes, config.clusters) / 1e9,
             )
         )
     return found
