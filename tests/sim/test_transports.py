@@ -23,7 +23,10 @@ from sterna_sim.memory import MemoryModel
 from sterna_sim.transport import VerilatorTransport
 
 
-@pytest.fixture(params=["stand-in", "stand-in, stalls", "accelerator", "emulator", "link", "serial port", "bad link"])
+KINDS = ("stand-in", "stand-in, stalls", "accelerator", "emulator", "clusters", "link", "serial port", "bad link")
+
+
+@pytest.fixture(params=KINDS)
 def factory(request, open_standin):
     if request.param == "serial port":
         plugged = request.getfixturevalue("port")
@@ -39,6 +42,8 @@ def factory(request, open_standin):
         return lambda: open_standin(memory=MemoryModel(stall=0.5, seed=3))
     if request.param == "emulator":
         return lambda: EmulatorTransport(PRESETS["sim-tiny"])
+    if request.param == "clusters":
+        return lambda: EmulatorTransport(PRESETS["sim-tiny-c4"])
     return lambda: VerilatorTransport(PRESETS["sim-tiny"])
 
 
