@@ -22,7 +22,6 @@ from sterna.spec.config import PRESETS
 from sterna_sim.memory import MemoryModel
 from sterna_sim.transport import VerilatorTransport
 
-
 KINDS = ("stand-in", "stand-in, stalls", "accelerator", "emulator", "clusters", "link", "serial port", "bad link")
 
 
