@@ -203,6 +203,21 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     assert main(["generate", "MODEL"]) == INTERRUPTED
 
 
+@pytest.mark.parametrize(
+    ("layers", "inner", "memory"), [(1, 1024, "vector_depth 1048"), (22, 40, "state_depth 528")], ids=["wide", "deep"]
+)
+def test_a_model_that_exceeds_the_build_is_one_sentence(
+    tmp_path: Path, layers: int, inner: int, memory: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_checkpoint(tmp_path / "checkpoint", hidden=24, layers=layers, inner=inner, vocab=257, seed=3)
+    assert main(["import", str(tmp_path / "checkpoint"), str(tmp_path / "model"), "--no-calibrate"]) == 0
+    capsys.readouterr()
+    asked = ["--prompt", "a", "--device", "emulator", "--config", "sim-tiny"]
+    assert main(["generate", str(tmp_path / "model"), *asked]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"sterna: the model needs {memory}, configuration sim-tiny has ") and err.count("\n") == 1
+
+
 def test_a_reader_that_leaves_is_no_error(model: Path) -> None:
     command = [sys.executable, "-m", "sterna.cli.main", *words("generate MODEL --prompt a --ignore-eos", model)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
