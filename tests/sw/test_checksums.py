@@ -8,6 +8,8 @@ import re
 import shutil
 import struct
 import zlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ from sterna.model import layout
 from sterna.model.manifest import WEIGHTS_FILE
 from sterna.model.store import Model
 from sterna.model.tensorfile import TensorFile
+from sterna.quality.tracing import TracingGolden
+from sterna.runtime.runners import load_float, open_runner
 from sterna.spec.config import preset
 
 SIZES = {"hidden": 45, "layers": 2, "inner": 77, "vocab": 97, "seed": 3}
@@ -239,6 +243,17 @@ def test_a_flipped_bit_in_the_file_is_named_on_every_device(
     assert text == (
         f"sterna: tensor {name} in model.safetensors does not match its checksum; import the checkpoint again"
     )
+
+
+@pytest.mark.parametrize("runner", [partial(open_runner, device="golden", options={}), load_float, TracingGolden])
+def test_figures_are_not_made_from_a_damaged_file(tmp_path: Path, path: Path, runner: Callable[[Path], object]) -> None:
+    if runner is load_float:
+        pytest.importorskip("torch")
+    model = shutil.copytree(path, tmp_path / "model")
+    file = model / WEIGHTS_FILE
+    file.write_bytes(flipped(file.read_bytes(), end_of(file, "head.trits") - 1, bit=0))
+    with pytest.raises(SternaError, match=r"tensor head\.trits in model\.safetensors does not match"):
+        runner(model)
 
 
 @pytest.mark.parametrize("left", [0, 7, 100, 0.3, 0.999, -1])

@@ -47,6 +47,7 @@ class TracingGolden:
 
     def __init__(self, path: str | Path) -> None:
         self.stored = Model.open(path)
+        self.stored.verify()
         self._model = GoldenModel(self.stored)
         self._inputs = list(_inputs(self._model.model))
         self.vocab = self.stored.geometry.vocab

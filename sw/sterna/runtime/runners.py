@@ -62,7 +62,9 @@ class _GoldenRunner:
     def __init__(self, path: str | Path) -> None:
         from sterna.golden.model import GoldenModel
 
-        self._model = GoldenModel(Model.open(path))
+        model = Model.open(path)
+        model.verify()
+        self._model = GoldenModel(model)
         self.vocab = self._model.model.geometry.vocab
 
     def reset(self, sequences: int) -> None:
@@ -190,6 +192,7 @@ def load_float(path: str | Path) -> Any:
     if not (path / MANIFEST_FILE).is_file() and (path / "config.json").is_file():
         return load_reference(path)
     stored = Model.open(path)
+    stored.verify()
     sizes = stored.geometry
     config = HGRNBitConfig(
         vocab_size=sizes.vocab,
