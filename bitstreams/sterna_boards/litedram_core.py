@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 from unittest import mock
 
-from litedram import gen, modules
+from litedram import dfii, gen, modules
 from litedram.init import get_sdram_phy_init_sequence
 from litedram.phy import ECP5DDRPHY, HalfRateGENSDRPHY
 from litedram.phy.dfi import Interface
@@ -25,6 +25,7 @@ from litex.build.generic_platform import Pins, Subsignal
 from litex.build.io import DDROutput
 from litex.build.lattice import LatticePlatform
 from litex.soc.cores.clock import ECP5PLL
+from litex.soc.interconnect.csr import CSR
 from migen import ClockDomain, Module, Signal
 
 from sterna.errors import SternaError
@@ -90,6 +91,20 @@ class HalfRateClocks(Module):  # type: ignore[misc]  # migen: no types
         platform.add_extension([("sdram_clk", 0, Pins(1))])
         self.specials += DDROutput(1, 0, platform.request("sdram_clk"), self.cd_chip.clk)
         self.comb += [pll.reset.eq(platform.request("rst")), platform.request("pll_locked").eq(pll.locked)]
+
+
+class LateInjector(dfii.PhaseInjector):  # type: ignore[misc]  # migen: no types
+    """Issues the host's commands a cycle late, from a register.
+
+    LiteDRAM decodes the address of the register that issues them, and the command goes on to the pins, in a cycle of
+    ``sys``; with the half-rate PHY they are to be there in half of one.
+    """
+
+    def __init__(self, phase: Any) -> None:
+        super().__init__(phase)
+        issued, self._command_issue = self._command_issue, CSR(1, name="command_issue")
+        self._command_issue.duid, issued.duid = issued.duid, self._command_issue.duid  # its place among the registers
+        self.sync += issued.re.eq(self._command_issue.re)
 
 
 def generate(recipe: DramRecipe, *, simulated: bool) -> DramCore:
@@ -192,8 +207,9 @@ def _simulated(platform: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _half_rate() -> Iterator[None]:
-    """The generator takes the half-rate PHY, and clocks for it."""
+    """The generator takes the half-rate PHY, clocks for it, and an injector that is fast enough."""
     with (
+        mock.patch.object(dfii, "PhaseInjector", LateInjector),
         mock.patch.object(gen.litedram_phys, "GENSDRPHY", HalfRateGENSDRPHY),
         mock.patch.object(gen, "LiteDRAMGENSDRPHYCRG", HalfRateClocks),
     ):
