@@ -159,6 +159,20 @@ def test_a_flipped_bit_in_device_memory_is_named_and_mended(path: Path, image: M
     engine.verify()
 
 
+def test_a_flipped_bit_in_the_memory_of_a_cluster_is_named(tmp_path: Path) -> None:
+    config = preset("sim-tiny-c4")
+    import_checkpoint(write_checkpoint(tmp_path / "source", **EVEN), tmp_path / "model", calibrate=False)
+    model = Model.open(tmp_path / "model")
+    image = compile_model(model, config)
+    engine = AcceleratorEngine(EmulatorTransport(config), image, model.geometry)
+    engine.verify()
+    tensor = next(tensor for tensor in image.tensors if tensor.name == "layers.1.o of cluster 3")
+    byte = engine.transport.read_memory(tensor.end - 1, 1)
+    engine.transport.write_memory(tensor.end - 1, flipped(byte, 0))
+    with pytest.raises(DeviceError, match=rf"^tensor layers\.1\.o of cluster 3 \(0x{tensor.address:X} to "):
+        engine.verify()
+
+
 def test_tensors_larger_than_a_piece_are_read_whole(path: Path, image: MemoryImage) -> None:
     class Strict(EmulatorTransport):
         def read_memory(self, address: int, size: int) -> bytes:
