@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sterna.errors import SternaError
 
 if TYPE_CHECKING:
+    from sterna.explore.boards import BoardLimits
     from sterna.explore.search import Candidate
     from sterna.model.geometry import Geometry
 
 _DESCRIPTION = """\
-Search lanes, vector width, rows a word, tiles and buffers, and print the builds that no other beats in speed, lanes,
-memory on chip and multipliers at once. Cycles come from a model of the accelerator that agrees with its simulation
-within half a percent; memory and multipliers are counted exactly. LUTs are not estimated."""
+Search lanes, slots, vector width, rows a word, tiles and buffers, and print the builds that no other beats in tokens a
+second, LUTs, memory on chip and multipliers at once. Cycles come from a model of the accelerator that agrees with its
+simulation within 2 %; memories and multipliers are counted, LUTs are estimated from synthesis for ECP5, and for other
+devices compared as if theirs were no larger. Tokens a second are those of all slots together."""
 _EPILOG = """\
 examples:
-  sterna explore 370m --clock 75 --bandwidth 558 --beat-bytes 16
-      a geometry by name on DDR3 x16 at 75 MHz: MB/s of a long sequential read, bytes of the memory port
-  sterna explore small.sterna --clock 75 --bandwidth 558 --beat-bytes 16 --ram-kbit 3744 --multipliers 156
-      a stored model within the memory and the multipliers of an ECP5-85
-  sterna explore 2.7b --clock 300 --bandwidth 19200 --beat-bytes 64 --json
-      the same as one JSON object, for scripts"""
+  sterna explore 370m --board ecpix5
+      clock, memory and what its FPGA has for the accelerator are the board's; options beside it change them
+  sterna explore 370m --board kv260 --slots 1 --plot builds.png
+      builds for one sequence at a time, and a picture of them
+  sterna explore small.sterna --clock 75 --bandwidth 558 --beat-bytes 16 --block-rams 208 --multipliers 156
+      a stored model on DDR3 x16 at 75 MHz: MB/s of a long sequential read, bytes of the memory port, limits
+  sterna explore 2.7b --clock 300 --bandwidth 18240 --beat-bytes 64 --json
+      a geometry by name, without limits, as one JSON object for scripts"""
+_LIMITS = {
+    "lanes": "most lanes",
+    "slots": "most slots: sequences that share a pass over the weights",
+    "luts": "LUT sites for the accelerator",
+    "block-rams": "block RAMs of 18 kbit for it",
+    "ultra-rams": "ultra RAMs, which then hold the recurrent state",
+    "multipliers": "multipliers of 18 by 18 bits",
+}
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -38,17 +50,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", metavar="MODEL", help="directory that `sterna import` wrote, or a geometry's name")
-    parser.add_argument("--clock", type=float, required=True, metavar="MHZ", help="clock of the accelerator")
-    parser.add_argument("--bandwidth", type=float, required=True, metavar="MB/S", help="of a long sequential read")
-    parser.add_argument(
-        "--beat-bytes", type=int, default=16, metavar="N", help="width of the memory port (default: 16)"
-    )
-    parser.add_argument(
-        "--latency", type=int, default=24, metavar="N", help="cycles to the first beat of a read (default: 24)"
-    )
-    parser.add_argument("--lanes", type=int, metavar="N", help="most lanes")
-    parser.add_argument("--ram-kbit", type=float, metavar="N", help="memory on chip")
-    parser.add_argument("--multipliers", type=int, metavar="N", help="most multipliers of 18 by 18 bits")
+    parser.add_argument("--board", metavar="NAME", help="take clock, memory and limits from this board")
+    parser.add_argument("--clock", type=float, metavar="MHZ", help="clock of the accelerator")
+    parser.add_argument("--bandwidth", type=float, metavar="MB/S", help="of a long sequential read")
+    parser.add_argument("--beat-bytes", type=int, metavar="N", help="width of the memory port (default: 16)")
+    parser.add_argument("--latency", type=int, metavar="N", help="cycles to the first beat of a read (default: 24)")
+    for name, text in _LIMITS.items():
+        parser.add_argument(f"--{name}", type=int, metavar="N", help=text)
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the builds: .png, .svg or .pdf")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.set_defaults(func=run)
 
@@ -56,31 +65,65 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     try:
-        from sterna.explore.cycles import MemoryRate
-        from sterna.explore.search import Limits, candidates, evaluate, pareto
+        from sterna.explore.plot import plot
+        from sterna.explore.search import SLOTS, candidates, evaluate, pareto
     except ImportError as error:
-        raise SternaError(f"explore needs more packages ({error}): pip install 'sterna[hw]'") from error
+        raise SternaError(f"explore needs more packages ({error}): pip install 'sterna[hw,bitstream]'") from error
     from sterna.cli.progress import progress
 
-    if not args.clock > 0 or not args.bandwidth > 0:
-        raise SternaError("--clock and --bandwidth must be above 0")
-    rate = args.bandwidth / args.clock
-    if rate > args.beat_bytes:
-        raise SternaError(
-            f"{args.bandwidth:g} MB/s at {args.clock:g} MHz is {rate:g} bytes a cycle, more than a beat of "
-            f"{args.beat_bytes}: choose a wider --beat-bytes"
-        )
+    board = _board(args)
     geometry = _geometry(args.model)
-    limits = Limits(lanes=args.lanes, ram_kbit=args.ram_kbit, multipliers=args.multipliers)
-    memory = MemoryRate(bytes_per_cycle=rate, latency=args.latency)
-    configs = list(candidates(geometry, beat_bytes=args.beat_bytes))
-    found = evaluate(configs, geometry, memory, clock_mhz=args.clock, limits=limits)
+    most = board.limits.slots or SLOTS[-1]
+    configs = list(candidates(geometry, beat_bytes=board.beat_bytes, most_slots=most))
+    found = evaluate(configs, geometry, board.memory, clock_mhz=board.clock_mhz, limits=board.limits)
     best = pareto(c for c in progress(found, total=len(configs), label="builds", unit="build") if c)
+    if args.plot:
+        picture = plot(best, title=f"{args.model} on {args.board or 'a board'}", kind=args.plot.suffix.lstrip("."))
+        scratch = args.plot.with_name(f".{args.plot.name}.part")
+        scratch.write_bytes(picture)
+        scratch.replace(args.plot)
     if args.json:
-        print(json.dumps({"model": args.model, "builds": [asdict(candidate) for candidate in best]}))
+        builds = [asdict(candidate) for candidate in best]
+        print(json.dumps({"model": args.model, "board": args.board, "limits": asdict(board.limits), "builds": builds}))
     else:
         print(_table(best))
     return 0
+
+
+def _board(args: argparse.Namespace) -> BoardLimits:
+    """The board that is named, with the options beside it, or one of options alone."""
+    from sterna.explore.boards import LATENCY, BoardLimits, board_limits
+    from sterna.explore.cycles import MemoryRate
+    from sterna.explore.search import Limits
+
+    if not args.board and (args.clock is None or args.bandwidth is None):
+        raise SternaError("say for which --board, or give --clock and --bandwidth")
+    for name in ("clock", "bandwidth", "beat_bytes", *(limit.replace("-", "_") for limit in _LIMITS)):
+        value = getattr(args, name)
+        if value is not None and not value > 0:
+            raise SternaError(f"--{name.replace('_', '-')} must be above 0, not {value:g}")
+    base = board_limits(args.board) if args.board else None
+    clock = args.clock or (base.clock_mhz if base else 0)
+    beat = args.beat_bytes or (base.beat_bytes if base else 16)
+    latency = args.latency if args.latency is not None else base.memory.latency if base else LATENCY
+    if args.bandwidth:
+        rate = args.bandwidth / clock
+    else:
+        assert base is not None  # or there would be a bandwidth
+        rate = base.memory.bytes_per_cycle * base.clock_mhz / clock  # the memory is as fast as it was
+    if rate > beat:
+        raise SternaError(
+            f"{rate * clock:g} MB/s at {clock:g} MHz is {rate:g} bytes a cycle, more than a beat of {beat}: choose a "
+            "wider --beat-bytes"
+        )
+    names = [limit.replace("-", "_") for limit in _LIMITS]
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    return BoardLimits(
+        clock_mhz=clock,
+        beat_bytes=beat,
+        memory=MemoryRate(bytes_per_cycle=rate, latency=latency),
+        limits=replace(base.limits if base else Limits(), **given),
+    )
 
 
 def _geometry(name: str) -> Geometry:
@@ -91,12 +134,16 @@ def _geometry(name: str) -> Geometry:
 
 
 def _table(best: list[Candidate]) -> str:
-    lines = ["tokens/s  roofline  lanes  vector  rows/word  tile rows  prefetch  RAM kbit  multipliers"]
+    lines = [
+        "tokens/s  roofline  slots  lanes  vector  rows/word  tile rows  prefetch  LUT sites  block RAMs  ultra RAMs"
+        "  multipliers"
+    ]
     for candidate in best:
         config = candidate.config
         lines.append(
-            f"{candidate.tokens_per_second:8.2f}{100 * candidate.efficiency:8.2f} %{candidate.lanes:7}"
-            f"{config.vector_width:8}{config.max_rows_per_word:11}{config.tile_rows:11}{config.prefetch_words:10}"
-            f"{candidate.ram_kbit:10.0f}{candidate.multipliers:13}"
+            f"{candidate.tokens_per_second:8.2f}{100 * candidate.efficiency:8.2f} %{candidate.slots:7}"
+            f"{candidate.lanes:7}{config.vector_width:8}{config.max_rows_per_word:11}{config.tile_rows:11}"
+            f"{config.prefetch_words:10}{candidate.luts:11}{candidate.block_rams:12}{candidate.ultra_rams:12}"
+            f"{candidate.multipliers:13}"
         )
     return "\n".join(lines)

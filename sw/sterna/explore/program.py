@@ -24,30 +24,39 @@ class Step:
 
 
 def token(geometry: Geometry, config: HardwareConfig) -> Iterator[Step]:
-    """The steps of a token in order, that of the embedding row first."""
+    """The steps of a pass with a sequence in each slot, in order; those of the embedding rows come first."""
+    for part in parts(geometry, config):
+        yield from part
+
+
+def parts(geometry: Geometry, config: HardwareConfig) -> Iterator[tuple[Step, ...]]:
+    """The same in pieces: the embedding rows, each layer, what follows the layers. Many layers are equal."""
+    yield (Step(Opcode.EMBED, geometry.hidden),) * config.slots
+    for layer in range(geometry.layers):
+        yield tuple(_layer(geometry, config, layer))
+    head = (*_sumsq(geometry.hidden, config), *_project(geometry.hidden, [(geometry.vocab, RowOp.LOGIT)], config))
+    yield (*head, Step(Opcode.END))
+
+
+def _layer(geometry: Geometry, config: HardwareConfig, layer: int) -> Iterator[Step]:
     hidden, inner = geometry.hidden, geometry.inner
     blocks = generated_blocks(geometry, config)
 
-    def generated(kind: str, layer: int) -> int:
+    def generated(kind: str) -> int:
         return 0 if geometry.stream(kind, layer) is None else blocks
 
-    yield Step(Opcode.EMBED, hidden)
-    for layer in range(geometry.layers):
-        yield from _sumsq(hidden, config)
-        yield _load(hidden, config)  # lower bounds
-        for kind, row_op in (("f", RowOp.FORGET), ("i", RowOp.RECUR), ("g", RowOp.OUTGATE)):
-            yield from _project(hidden, [(hidden, row_op)], config, generated=generated(kind, layer))
-        yield from _sumsq(hidden, config)
-        yield from _project(hidden, [(hidden, RowOp.RESIDUAL)], config)
-        if layer in geometry.glu_layers:
-            yield from _sumsq(hidden, config)
-            gate = [(inner, RowOp.SILU), (inner, RowOp.MUL)]
-            yield from _project(hidden, gate, config, generated=generated("gate", layer))
-            yield Step(Opcode.SUMSQ, inner)
-            yield from _project(inner, [(hidden, RowOp.RESIDUAL)], config)
     yield from _sumsq(hidden, config)
-    yield from _project(hidden, [(geometry.vocab, RowOp.LOGIT)], config)
-    yield Step(Opcode.END)
+    yield _load(hidden, config)  # lower bounds
+    for kind, row_op in (("f", RowOp.FORGET), ("i", RowOp.RECUR), ("g", RowOp.OUTGATE)):
+        yield from _project(hidden, [(hidden, row_op)], config, generated=generated(kind))
+    yield from _sumsq(hidden, config)
+    yield from _project(hidden, [(hidden, RowOp.RESIDUAL)], config)
+    if layer in geometry.glu_layers:
+        yield from _sumsq(hidden, config)
+        gate = [(inner, RowOp.SILU), (inner, RowOp.MUL)]
+        yield from _project(hidden, gate, config, generated=generated("gate"))
+        yield Step(Opcode.SUMSQ, inner)
+        yield from _project(inner, [(hidden, RowOp.RESIDUAL)], config)
 
 
 def _load(elements: int, config: HardwareConfig) -> Step:
@@ -72,8 +81,10 @@ def _project(
 
 def image_bytes(geometry: Geometry, config: HardwareConfig) -> int:
     """Bytes that are loaded into memory: program and embedding table, without the gap between them."""
-    embed, *program = (_words(step, config) for step in token(geometry, config))
-    return (sum(program) + geometry.vocab * embed) * config.word_bytes
+    steps = list(token(geometry, config))
+    row = _words(steps[0], config)
+    program = sum(_words(step, config) for step in steps if step.opcode is not Opcode.EMBED)
+    return (program + geometry.vocab * row) * config.word_bytes
 
 
 def _words(step: Step, config: HardwareConfig) -> int:
