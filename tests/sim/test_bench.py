@@ -128,6 +128,11 @@ def test_clocks_are_those_of_boards_and_placed_where_the_build_is(config, memory
     assert rate.gigabytes == pytest.approx(clock * 7.446e-9)
 
 
+def test_clusters_have_a_memory_each():
+    (rate,) = Results(slots=[replace(SLOTS, config="u280", memory="hbm32", slots=1)]).throughput
+    assert rate.gigabytes == pytest.approx(32 * 64 * 0.225 * MODELS["hbm32"].sequential)
+
+
 @pytest.mark.parametrize(("config", "memory"), [("kv260", "ideal"), ("sim-small-b4", "ecp5-ddr3")])
 def test_without_a_board_there_is_no_throughput(config, memory):
     assert Results(slots=[replace(SLOTS, config=config, memory=memory)]).throughput == []

@@ -20,7 +20,8 @@ class Measurement:
 
     ``efficiency`` is the roofline efficiency of the whole token, ``bound`` what its bytes allow at most. ``cycles``
     are ``beats`` and ``stalls``, counted by the hardware; ``stream`` says what was in the beats, in bytes.
-    ``weight_bytes`` are read, ``generated_bytes`` of trits are made by the generator instead.
+    ``weight_bytes`` are read, ``generated_bytes`` of trits are made by the generator instead. With clusters,
+    lanes and bytes are those of all, beats and stalls of the first.
     """
 
     model: str
