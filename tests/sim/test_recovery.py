@@ -164,6 +164,22 @@ def test_the_reset_pin_at_any_cycle(model: Model, expected: list[np.ndarray]) ->
     engine.close()
 
 
+def test_reset_is_busy_until_writes_are_answered(model: Model, expected: list[np.ndarray]) -> None:
+    """So that the host may use the memory as soon as the accelerator is idle."""
+    engine = open_engine(model, MemoryModel(latency=3000))
+    transport = engine.transport
+    transport.write_register("CONTROL", Control.START | Control.FRESH | Control.LOGITS)
+    while not transport.traffic.write_bursts:
+        transport.run(100)
+    transport.write_register("CONTROL", Control.RESET)
+    transport.run(1000)
+    assert Status(transport.read_register("STATUS")) == Status.BUSY
+    transport.run(2500)
+    assert transport.read_register("STATUS") == 0
+    check(engine, expected)
+    engine.close()
+
+
 @pytest.mark.parametrize("cycles", [3, 900, 6000])
 def test_a_driver_that_finds_a_token_under_way(model: Model, expected: list[np.ndarray], cycles: int) -> None:
     """As when the host's process was killed."""
@@ -185,5 +201,8 @@ def test_a_memory_that_is_too_small_is_refused_before_anything_is_written(model:
 
 
 def test_an_image_beyond_the_memory_port_is_refused(model: Model) -> None:
-    with pytest.raises(SternaError, match=r"^the image of \d+ bytes exceeds the 14-bit memory port of sim-tiny"):
-        compile_model(model, dataclasses.replace(TINY, address_width=14))
+    size = compile_model(model, TINY).size
+    enough = (size - 1).bit_length()
+    assert compile_model(model, dataclasses.replace(TINY, address_width=enough)).size == size
+    with pytest.raises(SternaError, match=rf"^the image of {size} bytes exceeds the {enough - 1}-bit memory port of"):
+        compile_model(model, dataclasses.replace(TINY, address_width=enough - 1))
