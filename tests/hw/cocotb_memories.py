@@ -50,7 +50,13 @@ CASES = [
         Port("word_write", CONFIG.word_bytes // 2),
         (Port("element_read", 1), Port("row_read", WIDTH)),
     ),
-    Case("activation", CONFIG.activation_depth, 8, Port("write", WIDTH), (Port("read", CONFIG.word_bytes),)),
+    Case(
+        "activation",
+        CONFIG.activation_depth,
+        8,
+        Port("write", WIDTH * CONFIG.clusters),
+        (Port("read", CONFIG.word_bytes),),
+    ),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from typing import Any
 
@@ -12,6 +13,7 @@ from streams import seeded, start
 from sterna.spec.numerics import VALUE_MAX, VALUE_MIN, VALUE_WIDTH
 
 MASK = (1 << VALUE_WIDTH) - 1
+CLUSTER = bool(int(os.environ.get("STERNA_CLUSTER", 0)))  # the score is a port
 
 
 def largest(values: list[int]) -> int:
@@ -27,6 +29,7 @@ async def compare(dut: Any, steps: list[tuple[bool, int | None]]) -> None:
     await edge
     seen: list[int] = []
     expected = [0, 0]  # for this cycle and the next
+    gap = False  # nothing came in the last cycle
     for number, (clear, value) in enumerate([*steps, (False, None), (False, None)]):
         dut.start.value = clear
         dut.valid.value = value is not None
@@ -34,6 +37,10 @@ async def compare(dut: Any, steps: list[tuple[bool, int | None]]) -> None:
         await edge
         want = expected.pop(0)
         assert int(dut.best.value) == want, f"cycle {number}: {int(dut.best.value)}, not {want}"
+        if CLUSTER and value is None and gap:  # all has arrived
+            assert int(dut.counted.value) == len(seen)
+            assert not seen or int(dut.largest.value) == max(seen) & MASK
+        gap = value is None and not clear
         if clear:
             seen, expected = [], [0]
         elif value is not None:

@@ -36,9 +36,9 @@ SMALL = dataclasses.replace(
 )
 
 
-@pytest.mark.parametrize("vector_width", [1, 2, 8])  # 8 = word_bytes / 2, the widest
-def test_memories(vector_width: int) -> None:
-    config = dataclasses.replace(SMALL, vector_width=vector_width)
+@pytest.mark.parametrize(("vector_width", "clusters"), [(1, 1), (2, 1), (8, 1), (2, 8)])  # 8 = word_bytes / 2
+def test_memories(vector_width: int, clusters: int) -> None:
+    config = dataclasses.replace(SMALL, vector_width=vector_width, clusters=clusters, generator=clusters == 1)
     run_bench(
         Memories(config=config),
         "cocotb_memories",
