@@ -18,6 +18,7 @@ from sterna.compiler.image import compile_model
 from sterna.compiler.layout import ColumnBlocks
 from sterna.engines.engine import Origin, SlotToken
 from sterna.errors import SternaError
+from sterna.explore import cycles
 from sterna.explore.area import Memory, block_rams, memories, multipliers, state_memory
 from sterna.explore.boards import NAMES, board_limits
 from sterna.explore.cycles import MemoryRate, token_cycles
@@ -26,6 +27,7 @@ from sterna.explore.search import SLOTS, Limits, candidates, evaluate, pareto
 from sterna.importer import import_checkpoint
 from sterna.importer.synthetic import GEOMETRIES
 from sterna.model.geometry import Geometry
+from sterna.model.reservoir import Reservoir
 from sterna.model.store import Model
 from sterna.spec.config import PRESETS, HardwareConfig, preset
 from sterna.spec.isa import Opcode, decode
@@ -126,6 +128,18 @@ def simulate(model, config, memory):
 def predict(model, config, memory):
     rate = MemoryRate(bytes_per_cycle=memory.peak_bytes(config.beat_bytes), latency=memory.latency)
     return token_cycles(model.geometry, config, rate)
+
+
+@pytest.mark.parametrize("rate", [1.3, 5.0, 7.9])
+@pytest.mark.parametrize("config", [TINY, SERIAL, BROAD], ids=lambda config: config.name)
+def test_layers_that_are_known_take_what_they_would(config, rate, monkeypatch):
+    """A pass in one piece, in which nothing is known, takes as many cycles."""
+    memory = MemoryRate(bytes_per_cycle=rate)
+    reservoir = Reservoir(fixed={}, mixer_only=(1, 3, 5))  # every other layer is another
+    geometries = (GEOMETRY, dataclasses.replace(GEOMETRY, layers=7, reservoir=reservoir))
+    found = [token_cycles(geometry, config, memory) for geometry in geometries]
+    monkeypatch.setattr(cycles, "parts", lambda *sizes: [tuple(token(*sizes))])
+    assert found == [token_cycles(geometry, config, memory) for geometry in geometries]
 
 
 def test_clusters_have_no_model():
