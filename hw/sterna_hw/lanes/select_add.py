@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from amaranth import Array, Const, Module, Mux, Signal, Value, signed
-from amaranth.lib import data, wiring
+from amaranth import Module, Mux, Signal, signed
+from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for
 
 from sterna.spec import numerics, packing
 from sterna.spec.config import HardwareConfig
@@ -53,8 +54,10 @@ class SelectAdd(wiring.Component):
         stages = [Signal(name=f"write_{stage}") for stage in ("gather", "store")]
         m.d.sync += [stage.eq(previous) for previous, stage in pairwise([self.step.write, *stages])]
 
+        # One memory with a port a byte, so that a simulator keeps one table; in an FPGA each port is a handful of LUTs.
+        m.submodules.codes = codes = memory.Memory(shape=_SELECTION, depth=1 << CODE_BITS, init=_selections())
         half = Signal()
-        valids = Signal(self._config.word_bytes)
+        valids = Signal(self._config.word_bytes, reset_less=True)
         m.d.comb += self.valid.eq(valids.all())
         with m.If(self.enable):
             m.d.sync += half.eq(self.half)
@@ -68,35 +71,33 @@ class SelectAdd(wiring.Component):
             with m.If(self.enable & (self.half != half)):
                 m.d.sync += used.eq(built)
 
+            code = codes.read_port(domain="comb")
             chosen = Signal(_SELECTION, name=f"chosen_{group}", reset_less=True)
             entry = Signal.like(self.entries[group], name=f"entry_{group}", reset_less=True)
+            m.d.comb += [code.addr.eq(self.word[group]), self.entries[group].eq(entry)]
             with m.If(self.enable):
-                m.d.sync += [
-                    chosen.eq(_decode(self.word[group])),
-                    entry.eq(sum((_term(used[place], chosen, place) for place in range(PLACES)), Const(0))),
-                    valids[group].eq(chosen.valid),
+                # To subtract is to add the inverted activation and one: the ones together are a number of the code.
+                terms = [
+                    Mux(chosen.nonzero[place], Mux(chosen.negative[place], ~used[place], used[place]), 0)
+                    for place in range(PLACES)
                 ]
-            m.d.comb += self.entries[group].eq(entry)
+                m.d.sync += [chosen.eq(code.data), entry.eq(sum(terms, chosen.ones)), valids[group].eq(chosen.valid)]
         return m
 
 
-_SELECTION = data.StructLayout({"nonzero": PLACES, "negative": PLACES, "valid": 1})
-_SELECTIONS = [
-    {
-        "nonzero": sum(bool(trit) << place for place, trit in enumerate(trits)),
-        "negative": sum(bool(trit < 0) << place for place, trit in enumerate(trits)),
-        "valid": 1,
-    }
-    for trits in packing.code_table().tolist()
-]
+_SELECTION = data.StructLayout(
+    {"nonzero": PLACES, "negative": PLACES, "ones": bits_for(PLACES), "valid": 1}  # a bit a trit; how many are negative
+)
 
 
-def _decode(byte: Value) -> Value:
-    codes = [_SELECTION.const(fields).as_value() for fields in _SELECTIONS]
-    codes += [Const(0, _SELECTION.size)] * ((1 << CODE_BITS) - len(codes))
-    return Array(codes)[byte]
-
-
-def _term(activation: Value, chosen: data.View[data.StructLayout], place: int) -> Value:
-    """The activation times its trit."""
-    return Mux(chosen.nonzero[place], Mux(chosen.negative[place], -activation, activation), 0)
+def _selections() -> list[dict[str, int]]:
+    """What each code selects. Bytes that are no code select nothing and are not valid."""
+    return [
+        {
+            "nonzero": sum((trit != 0) << place for place, trit in enumerate(trits)),
+            "negative": sum((trit < 0) << place for place, trit in enumerate(trits)),
+            "ones": sum(trit < 0 for trit in trits),
+            "valid": 1,
+        }
+        for trits in packing.code_table().tolist()
+    ]
