@@ -164,13 +164,15 @@ def test_the_reset_pin_at_any_cycle(model: Model, expected: list[np.ndarray]) ->
     engine.close()
 
 
-def test_reset_is_busy_until_writes_are_answered(model: Model, expected: list[np.ndarray]) -> None:
+@pytest.mark.parametrize("written", [False, True], ids=["reads", "writes"])
+def test_reset_is_busy_until_all_is_answered(model: Model, expected: list[np.ndarray], written: bool) -> None:
     """So that the host may use the memory as soon as the accelerator is idle."""
     engine = open_engine(model, MemoryModel(latency=3000))
     transport = engine.transport
     transport.write_register("CONTROL", Control.START | Control.FRESH | Control.LOGITS)
-    while not transport.traffic.write_bursts:
-        transport.run(100)
+    transport.run(100)
+    while written and transport.traffic.write_beats * TINY.beat_bytes < 4 * model.geometry.vocab:
+        transport.run(100)  # until the program has been read
     transport.write_register("CONTROL", Control.RESET)
     transport.run(1000)
     assert Status(transport.read_register("STATUS")) == Status.BUSY
