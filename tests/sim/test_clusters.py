@@ -127,3 +127,24 @@ def test_an_abandoned_token_leaves_nothing_behind(engine, golden, cycles):
     np.testing.assert_array_equal(step.logits, golden(9))
     assert sum(engine.stalls().values()) + step.counters["read_beats"] == step.counters["cycles"]
     assert engine.stalls()[Stall.STARTUP] > 0
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_start_while_a_cluster_drains_is_no_start(model, image, golden, seed):
+    """Memories out of step: some clusters are at rest, and would start, while others still abandon the last token."""
+    transport = VerilatorTransport(CONFIG, memory=MemoryModel(latency=30, stall=0.9, seed=seed))
+    with closing(AcceleratorEngine(transport, image, model.geometry)) as engine:
+        for cycles in (300, 1500, 4000):
+            transport.write_register("CONTROL", Control.START | Control.FRESH)
+            transport.run(cycles)
+            transport.write_register("CONTROL", Control.RESET)
+            while transport.read_register("STATUS") & Status.BUSY:
+                transport.write_register("CONTROL", Control.START)
+            for _ in range(1000):  # the last one may have been one, for all of them
+                transport.run(100)
+                if not transport.read_register("STATUS") & Status.BUSY:
+                    break
+            else:
+                pytest.fail("some clusters started, and wait for the others")
+            engine.reset()
+            np.testing.assert_array_equal(engine.step(9, logits=True).logits, golden(9))
