@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,9 @@ BROAD = dataclasses.replace(
 )
 
 
+CLUSTERS = preset("sim-tiny-c4")
+
+
 def slots(config, count):
     return dataclasses.replace(config, name=f"{config.name}-{count}-slots", slots=count)
 
@@ -62,6 +66,7 @@ def models(tmp_path_factory):
     for name, sizes in {
         "small": {"hidden": 130, "layers": 3, "inner": 259, "vocab": 211},
         "large": {"hidden": 256, "layers": 2, "inner": 600, "vocab": 1000},
+        "shared": {"hidden": 256, "layers": 2, "inner": 608, "vocab": 1000},
         "reservoir": {
             "hidden": 130,
             "layers": 3,
@@ -93,6 +98,8 @@ def models(tmp_path_factory):
         (slots(TINY, 2), "small", MemoryModel(latency=100)),  # a row of the embedding for each
         (slots(TINY, 4), "reservoir", MemoryModel()),
         (slots(BROAD, 2), "large", MemoryModel()),
+        (CLUSTERS, "shared", MemoryModel()),  # exchanges
+        (CLUSTERS, "shared", THIRD),
     ],
     ids=lambda value: value.name if hasattr(value, "name") else str(getattr(value, "latency", value)),
 )
@@ -126,7 +133,7 @@ def simulate(model, config, memory):
 
 
 def predict(model, config, memory):
-    rate = MemoryRate(bytes_per_cycle=memory.peak_bytes(config.beat_bytes), latency=memory.latency)
+    rate = MemoryRate(bytes_per_cycle=memory.peak_bytes(config.beat_bytes, config.clusters), latency=memory.latency)
     return token_cycles(model.geometry, config, rate)
 
 
@@ -142,17 +149,17 @@ def test_layers_that_are_known_take_what_they_would(config, rate, monkeypatch):
     assert found == [token_cycles(geometry, config, memory) for geometry in geometries]
 
 
-def test_clusters_have_no_model():
-    clusters = PRESETS["sim-tiny-c4"]
-    with pytest.raises(SternaError, match="no model of cycles"):
-        token_cycles(GEOMETRY, clusters, MemoryRate(bytes_per_cycle=4))
+def test_area_is_not_that_of_clusters():
     with pytest.raises(SternaError, match="area is known"):
-        list(memories(clusters))
+        list(memories(CLUSTERS))
 
 
-@pytest.mark.parametrize("config", [TINY, WIDE, TALL, SMALL], ids=lambda config: config.name)
-@pytest.mark.parametrize("name", ["small", "reservoir"])
-def test_steps_are_those_of_the_compiler(models, config, name):
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [*product(("small", "reservoir"), (TINY, WIDE, TALL, SMALL)), ("shared", CLUSTERS)],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_steps_are_those_of_the_compiler(models, name, config):
     model = models[name]
     image = compile_model(model, config)
     streams = dict(image.segments)

@@ -1,4 +1,7 @@
-"""The descriptors of a token from the sizes of a model alone; the compiler makes the same ones from a model."""
+"""The descriptors of a token from the sizes of a model alone; the compiler makes the same ones from a model.
+
+With clusters they are those of one of them, which all have alike, for its share of rows and elements.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ def token(geometry: Geometry, config: HardwareConfig) -> Iterator[Step]:
 
 def parts(geometry: Geometry, config: HardwareConfig) -> Iterator[tuple[Step, ...]]:
     """The same in pieces: the embedding rows, each layer, what follows the layers. Many layers are equal."""
-    yield (Step(Opcode.EMBED, geometry.hidden),) * config.slots
+    yield (Step(Opcode.EMBED, geometry.hidden // config.clusters),) * config.slots
     for layer in range(geometry.layers):
         yield tuple(_layer(geometry, config, layer))
     head = (*_sumsq(geometry.hidden, config), *_project(geometry.hidden, [(geometry.vocab, RowOp.LOGIT)], config))
@@ -55,26 +58,27 @@ def _layer(geometry: Geometry, config: HardwareConfig, layer: int) -> Iterator[S
         yield from _sumsq(hidden, config)
         gate = [(inner, RowOp.SILU), (inner, RowOp.MUL)]
         yield from _project(hidden, gate, config, generated=generated("gate"))
-        yield Step(Opcode.SUMSQ, inner)
+        yield Step(Opcode.SUMSQ, inner // config.clusters)
         yield from _project(inner, [(hidden, RowOp.RESIDUAL)], config)
 
 
 def _load(elements: int, config: HardwareConfig) -> Step:
-    return Step(Opcode.LOAD, -(-elements // config.params_per_word))
+    return Step(Opcode.LOAD, -(-(elements // config.clusters) // config.params_per_word))
 
 
 def _sumsq(elements: int, config: HardwareConfig) -> Iterator[Step]:
     yield _load(elements, config)
-    yield Step(Opcode.SUMSQ, elements)
+    yield Step(Opcode.SUMSQ, elements // config.clusters)
 
 
 def _project(
     columns: int, matrices: list[tuple[int, RowOp]], config: HardwareConfig, *, generated: int = 0
 ) -> Iterator[Step]:
     yield _load(columns, config)
-    yield Step(Opcode.QUANT, columns)
+    yield Step(Opcode.QUANT, columns // config.clusters)
     cut = ColumnBlocks.of(columns, config)
-    for rows, row_op in matrices:
+    for all_rows, row_op in matrices:
+        rows = all_rows // config.clusters
         for start in range(0, rows, config.tile_rows):
             yield Step(Opcode.MATMUL, min(config.tile_rows, rows - start), cut, row_op, generated)
 
@@ -84,7 +88,7 @@ def image_bytes(geometry: Geometry, config: HardwareConfig) -> int:
     steps = list(token(geometry, config))
     row = _words(steps[0], config)
     program = sum(_words(step, config) for step in steps if step.opcode is not Opcode.EMBED)
-    return (program + geometry.vocab * row) * config.word_bytes
+    return config.clusters * (program + geometry.vocab * row) * config.word_bytes
 
 
 def _words(step: Step, config: HardwareConfig) -> int:
