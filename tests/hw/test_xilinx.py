@@ -17,7 +17,7 @@ from sterna.spec.config import HardwareConfig, preset
 from sterna_boards.xilinx import emit as emitting
 from sterna_boards.xilinx.__main__ import main
 from sterna_boards.xilinx.blockdesign import constraints, project_tcl
-from sterna_boards.xilinx.estimate import utilisation
+from sterna_boards.xilinx.estimate import estimate, utilisation
 from sterna_boards.xilinx.targets import TARGETS, find_target
 from sterna_boards.xilinx.top import CORE, WRAPPER, wrapper_verilog
 
@@ -54,6 +54,14 @@ def test_wrapper_and_core_fit_together(folder):
     sources = [str(folder / f"{WRAPPER}.v"), str(folder / f"{CORE}.v")]
     ended = subprocess.run([*map(str, command), *sources], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_a_small_accelerator_is_estimated_whole(tmp_path):
+    small = replace(find_target("kv260"), preset="sim-tiny", bases=(0, 1 << 30))
+    used = {name: count for name, (count, _) in estimate(small, folder=tmp_path).items()}
+    assert used["block RAMs"] >= small.config.word_bytes  # a table a byte
+    assert used["DSPs"] > 10 and used["registers"] > 3000 and used["LUTs"] > 3000
+    assert used["registers"] < 20_000 and used["LUTs"] < 20_000  # no memory became logic
 
 
 @pytest.mark.parametrize("name", TARGETS)

