@@ -47,7 +47,7 @@ class MemoryRate:
 def token_cycles(geometry: Geometry, config: HardwareConfig, memory: MemoryRate) -> int:
     """Cycles of a pass with a sequence of its own in each slot, from START to DONE, without logits written.
 
-    Clusters are taken to be in step: a memory whose channels pause in turn makes them wait for each other a little more.
+    Clusters count as in step; where the channels of a memory pause in turn, they wait a little more for each other.
     """
     buffer = _Buffer(config, memory)
     clock = 0.0
