@@ -1,9 +1,10 @@
 """The memories on chip: vector, state, parameter and activation memory.
 
 All of them are block RAM of one write and one read port; they start as zeros and are not cleared by reset. A read has a
-latency of one cycle; a read in the cycle of a write to the same place gives the old value. Where two read ports share
-the physical one, each holds its data only until *either* is enabled again. The two are never enabled in the same cycle;
-if they were, ``element_read`` would win and the data of ``row_read`` would mean nothing.
+latency of one cycle; what a read in the cycle of a write to the same place gives is not used, and a bitstream gives
+anything (``sterna_boards.collisions``). Where two read ports share the physical one, each holds its data only until
+*either* is enabled again. The two are never enabled in the same cycle; if they were, ``element_read`` would win and the
+data of ``row_read`` would mean nothing.
 """
 
 from __future__ import annotations
