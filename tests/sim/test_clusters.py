@@ -148,3 +148,18 @@ def test_a_start_while_a_cluster_drains_is_no_start(model, image, golden, seed):
                 pytest.fail("some clusters started, and wait for the others")
             engine.reset()
             np.testing.assert_array_equal(engine.step(9, logits=True).logits, golden(9))
+
+
+def test_cycles_are_those_until_the_last_cluster_has_ended(model, image):
+    """Cluster 0 answers for all, and is rarely the last where memories stall."""
+    transport = VerilatorTransport(CONFIG, memory=MemoryModel(latency=30, stall=0.9, seed=4))
+    with closing(AcceleratorEngine(transport, image, model.geometry)):
+        for token in range(6):
+            transport.write_register("TOKEN", token)
+            transport.write_register("CONTROL", Control.START | Control.LOGITS)
+            started, busy = transport.cycle, True
+            while busy:
+                asked = transport.cycle
+                busy = bool(transport.read_register("STATUS") & Status.BUSY)
+            length, read = asked - started, transport.cycle - asked
+            assert abs(transport.read_register("CYCLES") - length) <= 2 * read
