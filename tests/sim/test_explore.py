@@ -202,7 +202,8 @@ def test_memory_and_multipliers_are_those_of_the_netlist(config):
         (Memory(37, 512), 2),
         (Memory(128, 1184), 12),  # 36 bits by 512, three deep
         (Memory(24, 2368), 4),  # 9 by 2,048, and what is left in one of 36 by 512
-        (Memory(24, 32), 0),
+        (Memory(24, 48), 0),  # the longest ring of eight slots
+        (Memory(24, 128), 1),
         (Memory(1, 16384, 3), 3),
     ],
 )

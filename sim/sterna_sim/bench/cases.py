@@ -38,7 +38,7 @@ DEFAULT_CASES = (
     "reservoir:ecpix5",
     f"{SLOTS}:{SMALL}:sim-tiny-b4:256",
     f"{SLOTS}:{SHIPPED}:sim-small-b4:8",
-    f"{CPU}:8m",
+    f"{CPU}:370m",
 )
 SYNTAX = "MODEL:CONFIG[:MEMORY], slots:MODEL:CONFIG[:MEMORY]:TOKENS or cpu:MODEL"
 _SWITCH = re.compile(r"([+-])(\w+)(?:=(\d+))?")

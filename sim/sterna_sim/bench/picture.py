@@ -71,7 +71,9 @@ def _rates(ours: Sequence[Throughput]) -> list[tuple[str, float, bool]]:
     found = []
     for model in models:
         found += [(f"{model} {t.config}, {t.slots}", t.tokens_per_second, True) for t in ours if t.model == model]
-        found += [(f"{model} {p.system}, {p.sequences}", p.tokens_per_second, False) for p in PEERS if p.model == model]
+        found += [
+            (f"{model} {p.system}, {p.sequences or '?'}", p.tokens_per_second, False) for p in PEERS if p.model == model
+        ]
     return found
 
 

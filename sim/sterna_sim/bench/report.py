@@ -131,7 +131,7 @@ def throughput_table(throughputs: Sequence[Throughput]) -> str:
             f"{p.system} ({p.source})",
             p.device,
             "",
-            str(p.sequences),
+            str(p.sequences or "not said"),
             "",
             f"{p.tokens_per_second:,g}" + (f" ({p.note})" if p.note else ""),
         )

@@ -21,7 +21,7 @@ class Peer:
     model: str
     system: str
     device: str
-    sequences: int
+    sequences: int | None  # None where they do not say
     tokens_per_second: float
     source: str
     note: str = ""
@@ -32,11 +32,11 @@ PEERS = (
     Peer("370m", "Ternip", "U250, 300 MHz", 48, 3712, "sifferman/ternip"),
     Peer("370m", "Ternip", "U250, 300 MHz", 1, 86, "sifferman/ternip"),
     Peer("370m", "matmulfree_KRIA", "KV260, 250 MHz", 1, 30.6, "aebarthyi/matmulfree_KRIA", "BitLinears only"),
-    Peer("370m", "TerEffic", "several U280", 1, 16300, "arXiv:2502.16473", "weights on chip"),
-    Peer("1.3b", "MatMul-free LM", "Stratix 10", 1, 23.8, "arXiv:2406.02528", "projected"),
+    Peer("370m", "TerEffic", "several U280", None, 16300, "arXiv:2502.16473", "weights on chip"),
+    Peer("1.3b", "MatMul-free LM", "Stratix 10", None, 23.8, "arXiv:2406.02528", "projected"),
     Peer("1.3b", "Ternip", "U250, 300 MHz", 41, 970, "sifferman/ternip"),
     Peer("2.7b", "Ternip", "U250, 300 MHz", 29, 411, "sifferman/ternip"),
-    Peer("2.7b", "TerEffic", "U280", 1, 727, "arXiv:2502.16473", "HBM"),
+    Peer("2.7b", "TerEffic", "U280", None, 727, "arXiv:2502.16473", "HBM"),
 )
 
 

@@ -23,7 +23,7 @@ ADDRESS_MULTIPLIERS = 1  # of the embedding row, one for all slots
 
 # Shapes of a block RAM of 18 kbit, width and depth; memories of so few words that LUTs hold them; an ultra RAM.
 BLOCK_SHAPES = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384))
-LUT_DEPTH = 32
+LUT_DEPTH = 48
 ULTRA_SHAPE = (72, 4096)
 
 # Weights by ``python -m sterna_boards.area --fit``: LUT sites of ECP5 as Yosys maps the whole accelerator. Placing adds
