@@ -106,6 +106,13 @@ class Bench:
         kinds = {Stall.QUANT, Stall.SCALAR} if job.constants else {Stall.SUMSQ}
         assert {stall for unit in self.units for stall in unit.stalls} == kinds
 
+    def abandon(self, job: Job, units: list[Unit]) -> None:
+        """Start a job that will not end."""
+        for unit in self.units:
+            unit.finished.clear()
+        for unit in units:
+            unit.jobs.send(job.packed())
+
     async def sumsq(self, job: Job, part: Any, *, late: int) -> None:
         w, c = self.fill(job, part)
         sums = [self.rng.getrandbits(self.rng.randint(1, 58)) for _ in self.units]
@@ -156,27 +163,44 @@ async def one_vector_of_all_parts(dut: Any, late: int) -> None:
             await bench.quant(Job(count, source, param, False, some_constants(rng)), random_part, late=late)
 
 
+async def reset(dut: Any, number: int) -> None:
+    dut.resets.value = 1 << number
+    await ClockCycles(dut.clk, 1)
+    dut.resets.value = 0
+
+
 @cocotb.test()
 async def resets_while_others_wait(dut: Any) -> None:
     """Units that run, offer, or write their shares are reset one after the other, as their memories drain."""
     bench = Bench(dut, "reset")
     await bench.begin()
     for quantise in (False, True) * 12:
-        job = Job(16, constants=some_constants(bench.rng) if quantise else None)
         running = bench.rng.choice((bench.units, bench.rng.sample(bench.units, bench.rng.randint(1, COUNT))))
-        for unit in bench.units:
-            unit.finished.clear()
-        for unit in running:
-            unit.jobs.send(job.packed())
+        bench.abandon(Job(16, constants=some_constants(bench.rng) if quantise else None), running)
         await ClockCycles(dut.clk, bench.rng.randint(1, 120))
-        left = set(range(COUNT))
-        while left:
-            number = bench.rng.choice(sorted(left))
-            left.remove(number)
-            dut.resets.value = 1 << number
-            await ClockCycles(dut.clk, 1)
-            dut.resets.value = 0
+        for number in bench.rng.sample(range(COUNT), COUNT):
+            await reset(dut, number)
             await ClockCycles(dut.clk, bench.rng.choice((0, 0, 1, 30)))
         await ClockCycles(dut.clk, GATHER_LATENCY + 1)  # what was on its way to the memories
         await bench.sumsq(Job(9), random_part, late=3)
         await bench.quant(Job(9, constants=some_constants(bench.rng)), random_part, late=3)
+
+
+@cocotb.test()
+@cocotb.parametrize(quantise=[False, True])
+async def a_reset_as_the_agreement_comes(dut: Any, quantise: bool) -> None:
+    """In each cycle around the agreement: what comes to a unit that has been reset is nothing to it."""
+    bench = Bench(dut, f"agreement/{quantise}")
+    await bench.begin()
+    job = Job(2, constants=some_constants(bench.rng) if quantise else None)
+    end = (quant_cycles if quantise else sumsq_cycles)(CONFIG, job.count)
+    for cycles in range(1, min(end, 40)):
+        bench.abandon(job, bench.units)
+        bench.s1 = bench.s2 = 0
+        await ClockCycles(dut.clk, cycles)
+        await reset(dut, 0)
+        await ClockCycles(dut.clk, 2)
+        for number in range(1, COUNT):
+            await reset(dut, number)
+        await ClockCycles(dut.clk, GATHER_LATENCY + 1)
+        await bench.quant(Job(2, constants=some_constants(bench.rng)), random_part, late=0)
