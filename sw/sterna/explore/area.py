@@ -60,9 +60,10 @@ class Memory:
 
     @property
     def ultra_rams(self) -> int:
-        """Ultra RAMs instead."""
+        """Ultra RAMs instead, with as many words side by side as they have room for."""
         width, depth = ULTRA_SHAPE
-        return self.count * -(-self.width // width) * -(-self.depth // depth)
+        beside = max(width // self.width, 1)
+        return self.count * -(-self.width // width) * -(-self.depth // (depth * beside))
 
 
 @cache
