@@ -225,6 +225,19 @@ async def every_set_of_tails(dut: Any) -> None:
 
 
 @cocotb.test(timeout_time=LIMIT, timeout_unit=UNIT)
+async def every_number_of_rows(dut: Any) -> None:
+    """Few words a block, where a row comes again soon: right, and in the cycles promised."""
+    bench = await begin(dut)
+    for rows in range(1, min(64, CONFIG.tile_rows) + 1):
+        every = range(CONFIG.max_rows_per_word)
+        for tails in [bench.rng.choice(every)] if CONFIG.sum_tables else every:
+            job = random_job(bench.rng, rows=rows, most_blocks=2, tails=tails)
+            await bench.run(job)
+            cycles = bench.done[-1] - bench.jobs_taken[-1]
+            assert cycles == job_cycles(CONFIG, rows, job.blocks, tails), f"rows {rows}, tails {tails:#b}"
+
+
+@cocotb.test(timeout_time=LIMIT, timeout_unit=UNIT)
 async def extremes(dut: Any) -> None:
     """The longest rows that activation memory holds, all terms of one sign."""
     bench = await begin(dut)

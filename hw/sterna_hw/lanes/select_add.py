@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from amaranth import Module, Mux, Signal, signed
+from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import bits_for
 
 from sterna.spec import numerics, packing
 from sterna.spec.config import HardwareConfig
@@ -54,8 +53,10 @@ class SelectAdd(wiring.Component):
         stages = [Signal(name=f"write_{stage}") for stage in ("gather", "store")]
         m.d.sync += [stage.eq(previous) for previous, stage in pairwise([self.step.write, *stages])]
 
-        # One memory with a port a byte, so that a simulator keeps one table; in an FPGA each port is a handful of LUTs.
-        m.submodules.codes = codes = memory.Memory(shape=_SELECTION, depth=1 << CODE_BITS, init=_selections())
+        # One memory with a port a byte, so that a simulator keeps one table; an FPGA has a handful of LUTs for each.
+        m.submodules.codes = codes = memory.Memory(
+            shape=_SELECTION, depth=1 << CODE_BITS, init=_selections(), attrs={"rom_style": "logic"}
+        )
         half = Signal()
         valids = Signal(self._config.word_bytes, reset_less=True)
         m.d.comb += self.valid.eq(valids.all())
@@ -76,18 +77,12 @@ class SelectAdd(wiring.Component):
             entry = Signal.like(self.entries[group], name=f"entry_{group}", reset_less=True)
             m.d.comb += [code.addr.eq(self.word[group]), self.entries[group].eq(entry)]
             with m.If(self.enable):
-                # To subtract is to add the inverted activation and one: the ones together are a number of the code.
-                terms = [
-                    Mux(chosen.nonzero[place], Mux(chosen.negative[place], ~used[place], used[place]), 0)
-                    for place in range(PLACES)
-                ]
-                m.d.sync += [chosen.eq(code.data), entry.eq(sum(terms, chosen.ones)), valids[group].eq(chosen.valid)]
+                total = _signed_sum([used[place] for place in range(PLACES)], chosen)
+                m.d.sync += [chosen.eq(code.data), entry.eq(total), valids[group].eq(chosen.valid)]
         return m
 
 
-_SELECTION = data.StructLayout(
-    {"nonzero": PLACES, "negative": PLACES, "ones": bits_for(PLACES), "valid": 1}  # a bit a trit; how many are negative
-)
+_SELECTION = data.StructLayout({"nonzero": PLACES, "negative": PLACES, "valid": 1})  # a bit a place
 
 
 def _selections() -> list[dict[str, int]]:
@@ -96,8 +91,25 @@ def _selections() -> list[dict[str, int]]:
         {
             "nonzero": sum((trit != 0) << place for place, trit in enumerate(trits)),
             "negative": sum((trit < 0) << place for place, trit in enumerate(trits)),
-            "ones": sum(trit < 0 for trit in trits),
             "valid": 1,
         }
         for trits in packing.code_table().tolist()
     ]
+
+
+def _signed_sum(activations: list[Value], chosen: data.View[data.StructLayout]) -> Value:
+    """The activations times their trits. To subtract is to add what is inverted and one: the carry in of an adder."""
+    negative = chosen.negative
+    first, second, third, fourth, fifth = (
+        Mux(chosen.nonzero[place], Mux(negative[place], ~activation, activation), 0)
+        for place, activation in enumerate(activations)
+    )
+    low = _add(first, second, negative[0])
+    high = _add(third, fourth, negative[1])
+    rest = _add(fifth, Const(0, signed(1)), negative[2])
+    return _add(_add(low, high, negative[3]), rest, negative[4])
+
+
+def _add(left: Value, right: Value, carry: Value) -> Value:
+    """Signed sum with a carry, which two further lowest bits bring in: one carry chain, where three terms make more."""
+    return (Cat(carry, left).as_signed() + Cat(carry, right).as_signed())[1:].as_signed()
