@@ -75,6 +75,14 @@ def test_every_integer_equals_goldens(model, memory):
         assert len({(found.cycles, *found.stalls.items()) for found in checked}) == 1
 
 
+def test_words_of_two_beats_and_more_clusters(model):
+    """As on u280 a word takes two beats, and rows share words."""
+    config = dataclasses.replace(CONFIG, name="eight-clusters", word_bytes=16, clusters=8, max_rows_per_word=4)
+    with CoSimulation(model, config, memory=MemoryModel(stall=0.2, seed=8)) as cosim:
+        for token in TOKENS:
+            cosim.step(token)
+
+
 def test_logits_and_state_come_from_all_clusters(model, engine):
     golden = GoldenModel(model)
     for token in TOKENS:
