@@ -65,12 +65,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     try:
-        from sterna.explore.plot import plot
+        from sterna.explore.plot import KINDS, plot
         from sterna.explore.search import SLOTS, candidates, evaluate, pareto
     except ImportError as error:
         raise SternaError(f"explore needs more packages ({error}): pip install 'sterna[hw,bitstream]'") from error
     from sterna.cli.progress import progress
 
+    kind = args.plot.suffix.lstrip(".") if args.plot else ""
+    if args.plot and kind not in KINDS:
+        raise SternaError(f"there are no pictures of kind {kind!r}; name the file with one of .{', .'.join(KINDS)}")
     board = _board(args)
     geometry = _geometry(args.model)
     most = board.limits.slots or SLOTS[-1]
@@ -78,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     found = evaluate(configs, geometry, board.memory, clock_mhz=board.clock_mhz, limits=board.limits)
     best = pareto(c for c in progress(found, total=len(configs), label="builds", unit="build") if c)
     if args.plot:
-        picture = plot(best, title=f"{args.model} on {args.board or 'a board'}", kind=args.plot.suffix.lstrip("."))
+        picture = plot(best, title=f"{args.model} on {args.board or 'a board'}", kind=kind)
         scratch = args.plot.with_name(f".{args.plot.name}.part")
         scratch.write_bytes(picture)
         scratch.replace(args.plot)

@@ -8,12 +8,19 @@ from collections.abc import Sequence
 from sterna.errors import SternaError
 from sterna.explore.search import SLOTS, Candidate
 
+KINDS = ("png", "svg", "pdf")
 
-def plot(best: Sequence[Candidate], *, title: str, kind: str = "png") -> bytes:
+
+def plot(best: Sequence[Candidate], *, title: str, kind: str) -> bytes:
     """Tokens a second over LUT sites, a colour for each number of slots, larger dots for more block RAM.
 
+    Args:
+        best: What is drawn.
+        title: Above it.
+        kind: Of the file, one of :data:`KINDS`.
+
     Raises:
-        SternaError: there is no matplotlib, or it has no files of this kind.
+        SternaError: there is no matplotlib.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -41,8 +48,5 @@ def plot(best: Sequence[Candidate], *, title: str, kind: str = "png") -> bytes:
     axes.grid(alpha=0.3)
     axes.legend()
     stream = io.BytesIO()
-    try:
-        figure.savefig(stream, format=kind)
-    except ValueError:
-        raise SternaError(f"there are no pictures of kind {kind!r}; name the file .png, .svg or .pdf") from None
+    figure.savefig(stream, format=kind)
     return stream.getvalue()

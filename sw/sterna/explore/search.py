@@ -20,7 +20,7 @@ PREFETCH_BYTES = (4096, 8192, 16384, 32768, 65536)
 ROWS_PER_WORD = (2, 4, 8, 16)
 TILE_ROWS = (1024, 2048, 4096)
 WIDEST_VECTOR = 16
-SLOTS = (1, 2, 4, 8, 16)
+SLOTS = (1, 2, 3, 4, 6, 8, 12, 16)
 ALIKE = 1.001  # rates within a thousandth count as one
 
 
