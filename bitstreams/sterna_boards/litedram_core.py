@@ -102,7 +102,8 @@ class LateInjector(dfii.PhaseInjector):  # type: ignore[misc]  # migen: no types
 
     def __init__(self, phase: Any) -> None:
         super().__init__(phase)
-        issued, self._command_issue = self._command_issue, CSR(1, name="command_issue")
+        issued: Any = self._command_issue
+        self._command_issue: Any = CSR(1, name="command_issue")
         self._command_issue.duid, issued.duid = issued.duid, self._command_issue.duid  # its place among the registers
         self.sync += issued.re.eq(self._command_issue.re)
 
