@@ -128,6 +128,12 @@ def test_clocks_are_those_of_boards_and_placed_where_the_build_is(config, memory
     assert rate.gigabytes == pytest.approx(clock * 7.446e-9)
 
 
+@pytest.mark.parametrize(("config", "gibibytes"), [("ecpix5", 0.5), ("butterstick", 1), ("sim-small", 0.5)])
+def test_ddr3_is_as_large_as_on_the_board(config, gibibytes):
+    memory = cases.memory_of(TokenCase("2.7b", config, "ecp5-ddr3"))
+    assert memory == replace(MODELS["ecp5-ddr3"], size=round(gibibytes * 2**30))
+
+
 def test_clusters_have_a_memory_each():
     (rate,) = Results(slots=[replace(SLOTS, config="u280", memory="hbm32", slots=1)]).throughput
     assert rate.gigabytes == pytest.approx(32 * 64 * 0.225 * MODELS["hbm32"].sequential)

@@ -13,8 +13,9 @@ from sterna.importer.synthetic import GEOMETRIES, source_bytes, write_synthetic
 from sterna.model.geometry import Geometry
 from sterna.model.store import Model
 from sterna.spec.config import PRESETS, HardwareConfig
+from sterna_boards.boards import BOARDS
 from sterna_sim.demo import MODEL
-from sterna_sim.memory import MODELS, Memory, MemoryModel
+from sterna_sim.memory import MODELS, Ddr3Model, Memory, MemoryModel
 
 IDEAL = "ideal"  # the memory of a case that names none
 SHIPPED, SMALL = "shipped", "small"
@@ -142,8 +143,14 @@ def configuration(name: str) -> HardwareConfig:
 
 
 def memory_of(case: TokenCase | SlotsCase) -> Memory:
-    """The memory of a case; an ideal one is that of the preset."""
-    return IDEAL_MEMORIES.get(_preset(case.config), MODELS[IDEAL]) if case.memory == IDEAL else MODELS[case.memory]
+    """The memory of a case; an ideal one is that of the preset, and DDR3 as large as on its board."""
+    board = board_of(case)
+    if case.memory == IDEAL:
+        return IDEAL_MEMORIES.get(board, MODELS[IDEAL])
+    memory = MODELS[case.memory]
+    if isinstance(memory, Ddr3Model) and board in BOARDS:
+        return replace(memory, size=BOARDS[board].memory_bytes)
+    return memory
 
 
 def board_of(case: TokenCase | SlotsCase) -> str:
