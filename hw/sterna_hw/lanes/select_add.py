@@ -6,14 +6,12 @@ from itertools import pairwise
 
 from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, memory, wiring
-from amaranth.lib.wiring import In, Out
 
 from sterna.spec import numerics, packing
 from sterna.spec.config import HardwareConfig
-from sterna_hw.interfaces import word_shape
-from sterna_hw.lanes.blocks import CODE_BITS, build_step
+from sterna_hw.lanes.blocks import CODE_BITS
 from sterna_hw.lanes.operand import Operand
-from sterna_hw.lanes.tables import entries_shape
+from sterna_hw.lanes.tables import sums_of_five
 
 PLACES = packing.TRITS_PER_BYTE
 
@@ -33,17 +31,7 @@ class SelectAdd(wiring.Component):
 
     def __init__(self, *, config: HardwareConfig) -> None:
         self._config = config
-        super().__init__(
-            {
-                "step": In(build_step(config)),
-                "activations": In(word_shape(config)),
-                "enable": In(1),
-                "half": In(1),
-                "word": In(word_shape(config)),
-                "entries": Out(entries_shape(config)),
-                "valid": Out(1),
-            }
-        )
+        super().__init__(sums_of_five(config))
 
     def elaborate(self, platform: object) -> Module:
         """Build the module."""

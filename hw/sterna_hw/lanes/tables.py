@@ -21,6 +21,21 @@ def entries_shape(config: HardwareConfig) -> data.ArrayLayout:
     return data.ArrayLayout(signed(TABLE_WIDTH), config.word_bytes)
 
 
+def sums_of_five(config: HardwareConfig) -> wiring.Signature:
+    """The ports of what turns the bytes of a word into sums of five activations each, for one slot."""
+    return wiring.Signature(
+        {
+            "step": In(build_step(config)),
+            "activations": In(word_shape(config)),
+            "enable": In(1),
+            "half": In(1),
+            "word": In(word_shape(config)),
+            "entries": Out(entries_shape(config)),
+            "valid": Out(1),
+        }
+    )
+
+
 class SumTables(wiring.Component):
     """One table a byte of the word, for one slot: 512 entries of 11 bits and a mark, two halves of 243 used.
 
@@ -38,17 +53,7 @@ class SumTables(wiring.Component):
 
     def __init__(self, *, config: HardwareConfig) -> None:
         self._config = config
-        super().__init__(
-            {
-                "step": In(build_step(config)),
-                "activations": In(word_shape(config)),
-                "enable": In(1),
-                "half": In(1),
-                "word": In(word_shape(config)),
-                "entries": Out(entries_shape(config)),
-                "valid": Out(1),
-            }
-        )
+        super().__init__(sums_of_five(config))
 
     def elaborate(self, platform: object) -> Module:
         """Build the module."""
