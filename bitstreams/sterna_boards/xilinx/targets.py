@@ -9,10 +9,22 @@ from sterna.spec.config import HardwareConfig, preset
 
 
 @dataclass(frozen=True, kw_only=True)
+class HbmCard:
+    """What a block design must know of a PCI Express card with HBM."""
+
+    density: str  # as the HBM's IP names it
+    clock_pins: tuple[str, str]  # positive, negative; 100 MHz
+    host_ports: int  # memory ports that the DMA shares: the HBM's switch leads from any of them to all of its memory
+    port_clock: int | None = None  # of the HBM's ports, hertz; None: XDMA's, which is the accelerator's too
+    cattrip_pin: str | None = None  # out: the HBM is too hot
+
+
+@dataclass(frozen=True, kw_only=True)
 class XilinxTarget:
     """A board with an AMD (Xilinx) UltraScale+ device. Addresses and sizes in bytes, the clock in hertz.
 
-    The accelerator's memory port is striped over ``len(bases)`` ports (:class:`sterna_hw.stripe.Stripe`).
+    The memory port of one accelerator is striped over ``len(bases)`` ports (:class:`sterna_hw.stripe.Stripe`); each of
+    several clusters has a port of its own, to a part that follows that of the cluster before.
     """
 
     name: str
@@ -32,6 +44,7 @@ class XilinxTarget:
     block_rams: int  # of 18 kbit
     ultra_rams: int
     dsps: int
+    hbm: HbmCard | None = None  # of the shell "pcie"
 
     @property
     def config(self) -> HardwareConfig:
@@ -39,14 +52,19 @@ class XilinxTarget:
         return preset(self.preset)
 
     @property
+    def stripes(self) -> int:
+        """Ports that share each beat."""
+        return len(self.bases) // self.config.clusters
+
+    @property
     def part_bytes(self) -> int:
         """Memory behind each port that the accelerator can address."""
-        return (1 << self.config.address_width) // len(self.bases)
+        return (1 << self.config.address_width) // self.stripes
 
     @property
     def port_bytes(self) -> int:
         """Data width of a port."""
-        return self.config.beat_bytes // len(self.bases)
+        return self.config.beat_bytes // self.stripes
 
 
 _MIB = 1 << 20
@@ -92,6 +110,33 @@ TARGETS = {
             block_rams=4032,
             ultra_rams=960,
             dsps=9024,
+            hbm=HbmCard(density="16GB", clock_pins=("BK43", "BK44"), host_ports=4),
+        ),
+        XilinxTarget(
+            name="u280",
+            summary="AMD Alveo U280: 32 clusters, one on each port of its 8 GiB HBM, the host on PCI Express through XDMA",
+            part="xcu280-fsvh2892-2L-e",
+            board_part="xilinx.com:au280:part0:1.1",
+            family="xcup",
+            preset="u280",
+            clock=225_000_000,
+            shell="pcie",
+            bases=tuple(port * 256 * _MIB for port in range(32)),
+            port_address_width=33,
+            registers={"map": "/dev/xdma0_user", "size": REGISTER_WINDOW},
+            memory={"reads": "/dev/xdma0_c2h_0", "writes": "/dev/xdma0_h2c_0", "base": 0, "size": 8192 * _MIB},
+            luts=1_303_680,
+            flip_flops=2_607_360,
+            block_rams=4032,
+            ultra_rams=960,
+            dsps=9024,
+            hbm=HbmCard(
+                density="8GB",
+                clock_pins=("BJ43", "BJ44"),
+                host_ports=1,
+                port_clock=450_000_000,
+                cattrip_pin="D32",
+            ),
         ),
     )
 }

@@ -11,15 +11,16 @@ from sterna.spec.registers import REGISTER_SPACE_BITS
 from sterna_boards.xilinx.targets import XilinxTarget
 from sterna_hw.accelerator import Accelerator
 from sterna_hw.axi import AXI4Lite, AXI4Read, AXI4Write
+from sterna_hw.clusters import Clusters
 from sterna_hw.stripe import Stripe
 
-CORE, WRAPPER = "sterna_core", "sterna"
+CORE, CLUSTER, WRAPPER = "sterna_core", "sterna_cluster", "sterna"
 # Of every transaction: cacheable and bufferable normal memory, unprivileged data; nothing is locked.
 SIDEBAND = {"cache": (4, 0b0011), "prot": (3, 0), "lock": (1, 0), "qos": (4, 0)}
 
 
 class XilinxTop(wiring.Component):  # type: ignore[misc]  # amaranth: no types
-    """The accelerator of ``target``.
+    """The accelerator of ``target``; its clusters, if it has several, are instances of the module ``CLUSTER``.
 
     Attributes:
         m00, m01, …: Out AXI4 to the ports of the memory.
@@ -31,8 +32,15 @@ class XilinxTop(wiring.Component):  # type: ignore[misc]  # amaranth: no types
         super().__init__(_members(target))
 
     def elaborate(self, platform: object) -> Module:
-        """Accelerator and stripe, nothing else."""
+        """Accelerator and stripe, or clusters whose addresses begin at their bases; nothing else."""
         m = Module()
+        if self._target.config.clusters > 1:
+            self._clusters(m)
+        else:
+            self._striped(m)
+        return m
+
+    def _striped(self, m: Module) -> None:
         target = self._target
         m.submodules.accelerator = accelerator = Accelerator(config=target.config)
         m.submodules.stripe = stripe = Stripe(
@@ -45,12 +53,28 @@ class XilinxTop(wiring.Component):  # type: ignore[misc]  # amaranth: no types
         for index in range(stripe.ports):
             wiring.connect(m, getattr(stripe, f"port{index}"), wiring.flipped(getattr(self, _port(index))))
         wiring.connect(m, wiring.flipped(self.s_axil), accelerator.s_axil)
-        return m
+
+    def _clusters(self, m: Module) -> None:
+        m.submodules.clusters = clusters = Clusters(config=self._target.config, cluster=CLUSTER)
+        for index, base in enumerate(self._target.bases):
+            inner, outer = clusters.m_axi[index], getattr(self, _port(index))
+            for name, member in outer.signature.members.items():
+                source, sink = (inner, outer) if member.flow is Out else (outer, inner)
+                offset = base if name in ("araddr", "awaddr") else 0
+                m.d.comb += getattr(sink, name).eq(getattr(source, name) + offset)
+        wiring.connect(m, wiring.flipped(self.s_axil), clusters.s_axil)
+
+
+def core_modules(target: XilinxTarget) -> dict[str, wiring.Component]:
+    """The components of the core by the names of their modules, ``CORE`` last; each is a hierarchy of its own."""
+    cluster = {CLUSTER: Accelerator(config=target.config)} if target.config.clusters > 1 else {}
+    return {**cluster, CORE: XilinxTop(target)}
 
 
 def core_verilog(target: XilinxTarget) -> str:
-    """Module ``sterna_core``."""
-    return str(verilog.convert(XilinxTop(target), name=CORE, strip_internal_attrs=True))
+    """Module ``sterna_core``, and what it instantiates."""
+    modules = core_modules(target)
+    return "".join(verilog.convert(part, name=name, strip_internal_attrs=True) for name, part in modules.items())
 
 
 def wrapper_verilog(target: XilinxTarget) -> str:
