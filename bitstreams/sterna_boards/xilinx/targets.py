@@ -114,7 +114,7 @@ TARGETS = {
         ),
         XilinxTarget(
             name="u280",
-            summary="AMD Alveo U280: a cluster on each of the 32 ports of its HBM, the host on PCI Express through XDMA",
+            summary="AMD Alveo U280: a cluster on each of its 32 HBM ports, the host on PCI Express through XDMA",
             part="xcu280-fsvh2892-2L-e",
             board_part="xilinx.com:au280:part0:1.1",
             family="xcup",
