@@ -89,6 +89,7 @@ def builds() -> Iterator[HardwareConfig]:
 def _variants(*changes: dict[str, int]) -> Iterator[HardwareConfig]:
     for change in changes:
         name = ", ".join(f"{field} {value}" for field, value in change.items())
+        # The checker holds the mapping against all fields, those of other types too.
         yield HardwareConfig(name=name, **{**_SMALL, **change})  # type: ignore[arg-type]
 
 

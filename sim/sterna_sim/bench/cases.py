@@ -139,6 +139,7 @@ def configuration(name: str) -> HardwareConfig:
             changes[field] = int(number)
         else:
             raise SternaError(f"{sign}{field} changes nothing of configuration {base}; write +FIELD=NUMBER")
+    # The checker holds the mapping against all fields; `types` has chosen those that fit.
     return replace(PRESETS[base], **changes, name=name if changes else base)  # type: ignore[arg-type]
 
 

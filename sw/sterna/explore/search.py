@@ -147,7 +147,7 @@ def _build(geometry: Geometry, **parameters: int) -> HardwareConfig:
         param_depth=1 << 16,
         state_depth=1 << 24,
         burst_beats=min(64, PREFETCH_BYTES[0] // 2 // parameters["beat_bytes"]),
-        **parameters,  # type: ignore[arg-type]
+        **parameters,  # type: ignore[arg-type]  # the mapping is held against all fields, those of other types too
     )
     place, word = Placement.of(geometry, roomy), roomy.word_bytes
     columns = max(ColumnBlocks.of(n, roomy).columns(roomy) for n in (geometry.hidden, geometry.inner))
