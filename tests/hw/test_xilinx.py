@@ -24,6 +24,7 @@ from sterna_boards.xilinx import estimate as estimating
 from sterna_boards.xilinx.__main__ import main
 from sterna_boards.xilinx.blockdesign import constraints, project_tcl
 from sterna_boards.xilinx.estimate import estimate, utilisation
+from sterna_boards.xilinx.pcie import HBM_PORTS
 from sterna_boards.xilinx.targets import TARGETS, find_target
 from sterna_boards.xilinx.top import CLUSTER, CORE, WRAPPER, XilinxTop, wrapper_verilog
 from sterna_hw.accelerator import accelerator_signature
@@ -146,6 +147,10 @@ def test_the_script_names_only_what_there_is(name):
         assert len(used) == len(target.bases) and len(set(used)) == len(used)
         assert sorted(re.findall(r"hbm/AXI_(\d+)_ACLK", text)) == used
         assert sorted(re.findall(r"hbm/AXI_(\d+)_ARESET_N", text)) == used
+        # Each part lies in the channel of its port, so that none goes through the HBM's switch.
+        channel = int(target.hbm.density.removesuffix("GB")) * (1 << 30) // HBM_PORTS
+        assert [int(port) * channel for port in used] == list(target.bases)
+        assert "hbm_cattrip" in ports  # undriven, it switches the card off
     clocks = re.findall(r"create_bd_intf_port .* (\w+)$", text, re.MULTILINE)
     singles = re.findall(r"create_bd_port .* (\w+)$", text, re.MULTILINE)
     assert ports == {f"{clock}_clk_{leg}" for clock in clocks for leg in "pn"} | set(singles)
